@@ -1,0 +1,44 @@
+"""Package metadata; the packages are listed one by one because they are plain top-level names."""
+
+from setuptools import setup
+
+setup(
+    name="reelcolor",
+    version="0.1.0",
+    description="Colorize black-and-white film reels, surveillance footage and image archives in bulk",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["pipeline", "model", "model.networks", "model.engines", "jobs"],
+    package_data={"model": ["pretrained/*"], "pipeline": ["py.typed"], "jobs": ["py.typed"]},
+    install_requires=[
+        "av>=18.1",
+        "click>=8.3",
+        "fsspec>=2026.9",
+        "imagecodecs>=2026.3",
+        "numpy>=2.4",
+        "onnx>=1.23",
+        "onnxscript>=0.7",
+        "opencv-python-headless>=5.0",
+        "openvino>=2026.4",
+        "pillow>=13.0",
+        "ray>=2.60",
+        "rich>=15.0",
+        "safetensors>=0.8",
+        "tifffile>=2026.3",
+        "torch>=2.11",
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis>=6.170",
+            "mypy>=2.4",
+            "onnxruntime>=1.31",
+            "psutil>=7.2",
+            "pytest>=9.2",
+            "pytest-timeout>=2.4",
+            "ruff>=0.17",
+            "scikit-image>=0.26",
+            "scikit-learn>=1.9",
+        ]
+    },
+    entry_points={"console_scripts": ["reelcolor=jobs.cli:main"]},
+)
