@@ -1,0 +1,190 @@
+"""The source's other streams, packet by packet, at times that a muxer accepts; with a record of what was copied."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Discard
+
+from pipeline.demux import NO_PTS
+from pipeline.errors import StorageError
+from pipeline.streams import codec_name, describe, rescale
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_FRUITLESS = 16  # read errors in a row after which a file is given up
+_LEAD = 16  # pictures by which a first decoding time may precede the display: the most any codec reorders
+_JUMP_SECONDS = 1  # backward, which no repair but only a new timeline explains
+_SAMPLE_PACKETS, _SAMPLE_BYTES = 500, 64 << 20
+_EMPTY_TEXT = b"\0\0"
+
+
+@dataclass
+class StreamRecord:
+    """What one stream carried: `pts` per packet and the last one's `end`, in `time_base`, and all payload bytes.
+
+    A packet without a timestamp counts as NO_PTS.
+    """
+
+    kind: str
+    codec: str
+    time_base: Fraction
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    end: int = 0
+    bytes: int = 0
+    crc: int = 0
+
+    def add(self, packet: Any) -> None:
+        """Count a packet in."""
+        self.pts.append(NO_PTS if packet.pts is None else packet.pts)
+        self.end = (packet.pts or 0) + (packet.duration or 0)
+        self.bytes += packet.size
+        self.crc = zlib.crc32(packet, self.crc)
+
+
+def is_pause(packet: Any, codec: str) -> bool:
+    """Whether a packet is a pause of a mov_text track; muxers put those in by themselves."""
+    return codec == "mov_text" and packet.size == 2 and bytes(packet) == _EMPTY_TEXT
+
+
+class _Clock:
+    """Gives a stream's packets decoding times that rise, changing as little as can be.
+
+    Where a timeline starts over, as in recordings put end to end, the stream goes on by what its `offsets` say, so that
+    it stays in step with the pictures; where they say nothing, from where it ended.
+    """
+
+    def __init__(self, stream: Any, strict: bool, offsets: Callable[[], Sequence[Fraction]] = tuple) -> None:
+        self._stream, self._strict, self._offsets = stream, strict, offsets
+        self._last: int | None = None
+        self._end = 0
+        self._jumps = 0
+        self._offset = 0
+        self.repaired = 0
+
+    def set(self, packet: Any, unit: Fraction) -> None:
+        """Bring a packet's times into `unit`, filling in what is missing."""
+        source = packet.time_base or self._stream.time_base
+        pts, dts, duration = (
+            None if ticks is None else rescale(ticks, source, unit)
+            for ticks in (packet.pts, packet.dts, packet.duration)
+        )
+        duration = max(0, duration or 0)
+        pts, dts = self._continued(pts, dts, unit)
+        given = (pts, dts)
+        if pts is None:
+            pts = self._end if dts is None else dts
+        if dts is None:
+            dts = self._guess(pts, duration)
+        if self._last is not None and dts < self._last + self._strict:
+            dts = self._last + self._strict
+        pts = max(pts, dts)
+        self.repaired += given[0] != pts or (given[1] not in (None, dts))
+        self._last, self._end = dts, pts + duration
+        packet.pts, packet.dts, packet.duration, packet.time_base = pts, dts, duration, unit
+
+    def _continued(self, pts: int | None, dts: int | None, unit: Fraction) -> tuple[int | None, int | None]:
+        told = pts if dts is None else dts
+        if told is None:
+            return pts, dts
+        if self._last is not None and told + self._offset < self._last - _JUMP_SECONDS / unit:
+            self._jumps += 1
+            known = self._offsets()
+            self._offset = round(known[self._jumps - 1] / unit) if self._jumps <= len(known) else self._end - told
+        return (None if pts is None else pts + self._offset), (None if dts is None else dts + self._offset)
+
+    def _guess(self, pts: int, duration: int) -> int:
+        """A decoding time for a packet without one: ahead of display where pictures are reordered."""
+        if self._stream.type != "video":
+            return pts
+        return pts - _LEAD * max(1, duration) if self._last is None else self._last + 1
+
+
+class Copier:
+    """Reads the streams in `targets` (source index → output stream) and keeps a record of each."""
+
+    def __init__(
+        self,
+        source: InputContainer,
+        targets: Mapping[int, Any],
+        url: str,
+        *,
+        lenient: bool,
+        sample: bool = False,
+        offsets: Callable[[], Sequence[Fraction]] = tuple,
+    ) -> None:
+        """`lenient`: the muxer takes packets of equal decoding time (Matroska). `sample`: read the beginning only.
+
+        `offsets`: seconds by which the pictures' second, third … timeline was moved to follow the one before.
+        """
+        self._source, self._targets, self._url, self._sample = source, targets, url, sample
+        self._streams = [s for s in source.streams if s.index in targets]
+        self._clocks = {
+            s.index: _Clock(s, not lenient and s.type not in ("subtitle", "data"), offsets) for s in self._streams
+        }
+        self.records = {
+            s.index: StreamRecord(s.type, codec_name(s), cast(Fraction, targets[s.index].time_base))
+            for s in self._streams
+        }
+        self.damaged = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each stream that had to be repaired."""
+        lines = [
+            f"{clock.repaired} packets of {describe(stream)} had missing or backward timestamps; repaired"
+            for stream in self._streams
+            if (clock := self._clocks[stream.index]).repaired
+        ]
+        if self.damaged:
+            lines.append(f"{self.damaged} damaged stretches of the file skipped while copying the other streams")
+        return tuple(lines)
+
+    def packets(self) -> Iterator[tuple[float, Any, Any]]:
+        """(seconds, packet, output stream) in file order, times in the output stream's time base."""
+        if not self._streams:
+            return
+        for stream in self._source.streams:
+            if stream.index not in self._targets and not self._sample:
+                stream.discard = Discard.all
+        for packet in self._beginning() if self._sample else self._read(self._streams):
+            index = packet.stream.index
+            target, record = self._targets[index], self.records[index]
+            if is_pause(packet, record.codec):
+                continue
+            self._clocks[index].set(packet, record.time_base)
+            record.add(packet)
+            yield float(packet.dts * record.time_base), packet, target
+
+    def _beginning(self) -> Iterator[Any]:
+        """The streams' packets among the first of the file; a sparse stream is not looked for to its end."""
+        spent = 0
+        for packet in islice(self._read(list(self._source.streams)), _SAMPLE_PACKETS):
+            if packet.stream.index in self._targets:
+                yield packet
+            spent += packet.size
+            if spent > _SAMPLE_BYTES:
+                return
+
+    def _read(self, streams: list[Any]) -> Iterator[Any]:
+        failures = 0
+        while failures < _FRUITLESS:
+            try:
+                for packet in self._source.demux(streams):
+                    failures = 0
+                    if packet.size:
+                        yield packet
+                return
+            except InvalidDataError:
+                self.damaged += 1
+                failures += 1
+            except (FFmpegError, OSError) as e:
+                raise StorageError(f"{self._url}: reading failed: {getattr(e, 'strerror', None) or e}") from e

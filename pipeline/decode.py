@@ -1,0 +1,189 @@
+"""From a segment of a file to batches of luma and chroma planes, as the decoder made them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, cast
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from pipeline.access import seek_keyframe, skip_to_keyframe
+from pipeline.demux import DecodeReport, main_stream, open_media, read_only, read_packets
+from pipeline.errors import InputError
+from pipeline.frames import FrameBatch, Plane, Segment, Source, StreamInfo
+from pipeline.planes import pixel_layout, read_planes
+from pipeline.timing import decoding_delay, decoding_times, frame_ticks, jump_ticks
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+__all__ = ["DecodeReport", "decode_frames", "decode_segment"]
+
+# Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time.
+_THREAD_TYPE, _THREADS = "SLICE", 2
+_BATCH_PICTURES = 16
+_BATCH_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class _Picture:
+    luma: Plane
+    chroma: tuple[Plane, Plane] | None
+    pts: int
+    duration: int
+
+
+def decode_segment(
+    source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport | None = None
+) -> Iterator[FrameBatch]:
+    """The segment's pictures in presentation order, led by the `warmup_frames` before it (fewer at the reel's start).
+
+    Timestamps are the stream's own, or counted where `info.timestamps` is false; they strictly rise: a missing, doubled
+    or backward one is put after its predecessor. Damage is skipped or patched, and counted in `report`. Raises
+    InputError where the picture's size or format changes or nothing decodes, StorageError where reading fails.
+    """
+    report = report if report is not None else DecodeReport()
+    most = _batch_pictures(info)
+    pictures: list[_Picture] = []
+    warmup = decoded = 0
+    for picture, inside in _segment_pictures(source, info, segment, warmup_frames, report):
+        pictures.append(picture)
+        decoded += inside
+        warmup += not inside
+        if len(pictures) == most:
+            yield _batch(pictures, warmup)
+            pictures, warmup = [], 0
+    if pictures:
+        yield _batch(pictures, warmup)
+    if decoded < segment.frames:
+        report.notes.append(f"{segment.frames - decoded} of {segment.frames} packets gave no picture")
+    if not decoded and segment.start is None and segment.end is None:
+        raise InputError(f"{source.url}: none of its pictures can be decoded; check that it plays")
+
+
+def decode_frames(source: Source, info: StreamInfo, report: DecodeReport | None = None) -> Iterator[FrameBatch]:
+    """The whole stream from beginning to end, as one segment."""
+    return decode_segment(source, info, Segment(0, None, None, frames=info.frames), 0, report)
+
+
+def _segment_pictures(
+    source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport
+) -> Iterator[tuple[_Picture, bool]]:
+    """(picture, whether it is inside the segment): the warm-up, then the segment."""
+    clock = _Clock(info, report)
+    leading: deque[tuple[av.VideoFrame, int]] = deque(maxlen=warmup_frames)
+    for frame, told in _frames(source, info, segment.seek, report):
+        pts = clock.time(told)
+        if segment.start is not None and pts < segment.start:
+            leading.append((frame, pts))
+            continue
+        if not segment.holds(pts):
+            return
+        while leading:
+            yield _picture(*leading.popleft(), source, info), False
+        report.concealed += frame.is_corrupt
+        yield _picture(frame, pts, source, info), True
+
+
+def _frames(
+    source: Source, info: StreamInfo, seek: int | None, report: DecodeReport
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    """Decoded frames, and the times told of them, from the keyframe at `seek` on (None: from the beginning)."""
+    with contextlib.ExitStack() as stack:
+        container, stream = _open(source, stack)
+        packets = None if seek is None else seek_keyframe(container, stream, info, seek, report)
+        if packets is None and seek is not None:
+            container, stream = _open(source, stack)
+            packets = skip_to_keyframe(read_packets(container, stream, source, report), info, seek)
+            if packets is None:
+                raise InputError(f"{source.url}: its keyframe at pts {seek} is gone; the file changed, plan it again")
+        delay = decoding_delay(stream, info) if decoding_times(info) else None
+        for packet in chain(packets or read_packets(container, stream, source, report), [None]):
+            try:
+                for frame in stream.codec_context.decode(packet):
+                    yield frame, _told(frame, info, delay)
+            except FFmpegError:
+                report.undecodable += 1
+
+
+def _told(frame: av.VideoFrame, info: StreamInfo, delay: int | None) -> int | None:
+    if delay is not None:
+        return None if frame.dts is None else frame.dts - delay
+    return frame.pts if info.timestamps else None
+
+
+def _open(source: Source, stack: contextlib.ExitStack) -> tuple[InputContainer, VideoStream]:
+    container = stack.enter_context(open_media(source))
+    stream = main_stream(container, source)
+    read_only(container, stream)
+    stream.codec_context.thread_type = _THREAD_TYPE
+    stream.codec_context.thread_count = _THREADS
+    return container, stream
+
+
+class _Clock:
+    """Gives each decoded frame its time, later than the frame's before it."""
+
+    def __init__(self, info: StreamInfo, report: DecodeReport) -> None:
+        self._info, self._report = info, report
+        self._last: int | None = None
+        self._step = frame_ticks(info.fps, info.time_base)
+        self._jump = jump_ticks(info.fps, info.time_base)
+        self._offset = 0
+
+    def time(self, told: int | None) -> int:
+        """pts of the next frame in presentation order; `told`: its own, None where it has none."""
+        if self._last is None:
+            self._last = self._info.start_pts if told is None else told
+            return self._last
+        following = self._last + self._step
+        pts = following if told is None else told + self._offset
+        if pts < self._last - self._jump:  # a new timeline: goes on where the last one ended
+            self._offset += following - pts
+            pts = following
+        late = pts <= self._last
+        self._report.retimed += late or (told is None and self._info.timestamps)
+        self._last = self._last + 1 if late else pts
+        return self._last
+
+
+def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -> _Picture:
+    layout = pixel_layout(info.pix_fmt)
+    if (frame.width, frame.height) != (info.width, info.height) or pixel_layout(frame.format.name) != layout:
+        raise InputError(
+            f"{source.url}: changes from {info.width}×{info.height} {info.pix_fmt} to {frame.width}×{frame.height} "
+            f"{frame.format.name} at pts {pts}; split the file there and pass the parts"
+        )
+    luma, chroma = read_planes(frame, layout, info.color.matrix)
+    duration = int(frame.duration or 0) if info.timestamps else 1
+    return _Picture(luma, chroma, pts, duration)
+
+
+def _batch_pictures(info: StreamInfo) -> int:
+    """Pictures a batch: at most 16, and about 64 MB."""
+    horizontal, vertical = info.subsampling or (0, 0)
+    chroma = 2 / (1 << horizontal + vertical) if info.subsampling is not None else 0
+    size = info.width * info.height * (1 + chroma) * (1 if info.bit_depth <= 8 else 2)
+    return int(max(1, min(_BATCH_PICTURES, _BATCH_BYTES // size)))
+
+
+def _batch(pictures: list[_Picture], warmup: int) -> FrameBatch:
+    chroma = [p.chroma for p in pictures if p.chroma is not None]
+    return FrameBatch(
+        luma=_stack([p.luma for p in pictures]),
+        pts=np.array([p.pts for p in pictures], np.int64),
+        duration=np.array([p.duration for p in pictures], np.int64),
+        chroma=(_stack([cb for cb, _ in chroma]), _stack([cr for _, cr in chroma])) if chroma else None,
+        warmup=warmup,
+    )
+
+
+def _stack(planes: list[Plane]) -> Plane:
+    return cast(Plane, np.stack(planes))

@@ -1,0 +1,219 @@
+"""Opening a source and reading its packets, sound or damaged, without decoding any."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Discard, Disposition
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, StorageError
+from pipeline.frames import Source
+from pipeline.scans import scan_files
+from pipeline.storage import is_local, local_path, open_input
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+NO_PTS = int(np.iinfo(np.int64).min)  # a packet without a timestamp
+_PICTURE_ONLY = Disposition.attached_pic | Disposition.timed_thumbnails
+_NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text files as pictures
+_IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
+_FRUITLESS = 16  # read errors in a row after which a file is given up
+
+
+@contextlib.contextmanager
+def open_media(source: Source, **options: str) -> Iterator[InputContainer]:
+    """Open for demuxing; `options` are FFmpeg's. Raises InputError or StorageError in one line."""
+    with contextlib.ExitStack() as stack:
+        container = stack.enter_context(_open(source, options, stack))
+        if container.format.name in _NOT_VIDEO:
+            raise InputError(f"{source.url}: is a text file, expected a video")
+        yield container
+
+
+def _open(source: Source, options: dict[str, str], stack: contextlib.ExitStack) -> InputContainer:
+    file: Any
+    if is_local(source.url):
+        if source.format != "image2":
+            _check_file(source)
+        file = f"file:{local_path(source.url)}"  # or a colon in the name would make it a protocol
+    else:
+        file = stack.enter_context(open_input(source.url))
+    options = {"protocol_whitelist": "file,crypto,data"} | dict(source.options) | options
+    try:
+        container: InputContainer = av.open(file, "r", format=source.format, options=options, metadata_errors="replace")
+    except PermissionError as e:
+        raise StorageError(f"{source.url}: cannot be read: permission denied") from e
+    except (FFmpegError, EOFError, ValueError) as e:
+        raise InputError(f"{source.url}: {_why_unreadable(source, e)}") from e
+    except OSError as e:
+        raise StorageError(f"{source.url}: cannot be read: {e.strerror or e}") from e
+    return container
+
+
+def _check_file(source: Source) -> os.stat_result:
+    """Its status; raises for the plain reasons why a file cannot be opened."""
+    try:
+        found = local_path(source.url).stat()
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise InputError(f"{source.url}: no such file") from e
+    except OSError as e:
+        raise StorageError(f"{source.url}: cannot be read: {e.strerror or e}") from e
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{source.url}: is a folder, expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{source.url}: is a pipe or device, expected a file; save the stream to a file first")
+    if found.st_size == 0:
+        raise InputError(f"{source.url}: is empty (0 bytes); copy it again")
+    return found
+
+
+def _why_unreadable(source: Source, error: Exception) -> str:
+    if isinstance(error, InvalidDataError) and source.format is None:
+        with open_input(source.url) as f:
+            if f.read(12)[4:8] == b"ftyp":
+                return "its index (moov) is missing, the recording or copy was cut off; copy it again or recover it"
+        return "is not a video that FFmpeg knows; check that it plays, then convert it to mp4 or mkv"
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"cannot be opened as video ({reason}); check that it plays, then convert it to mp4 or mkv"
+
+
+def main_stream(container: InputContainer, source: Source) -> VideoStream:
+    """The video stream to colour: FFmpeg's choice, cover pictures aside. Raises InputError where there is none."""
+    streams = [s for s in container.streams.video if not s.disposition & _PICTURE_ONLY]
+    if not streams:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise InputError(f"{source.url}: has no video stream (found {found}); pass a video file")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise InputError(f"{source.url}: no decoder for its video codec; convert it to h264 or ffv1 first")
+    best = container.streams.best("video")
+    return next((s for s in known if best is not None and s.index == best.index), known[0])
+
+
+def read_only(container: InputContainer, stream: VideoStream) -> None:
+    """Have the demuxer skip every other stream."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+
+
+@dataclass
+class DecodeReport:
+    """What went wrong while reading, counted; `warnings` says it in words."""
+
+    unreadable: int = 0  # stretches of the file that the demuxer could not make sense of
+    undecodable: int = 0  # packets that the decoder refused
+    concealed: int = 0  # pictures that the decoder patched
+    retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each kind of damage."""
+        counted = (
+            (self.unreadable, "damaged stretches of the file skipped"),
+            (self.undecodable, "damaged packets skipped"),
+            (self.concealed, "damaged pictures patched by the decoder"),
+            (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
+        )
+        return tuple(f"{count} {what}" for count, what in counted if count) + tuple(self.notes)
+
+
+def read_packets(
+    container: InputContainer, stream: VideoStream, source: Source, report: DecodeReport
+) -> Iterator[av.Packet[VideoStream]]:
+    """The stream's packets from where the container stands, past damage; raises StorageError where reading fails."""
+    failures = 0
+    while failures < _FRUITLESS:
+        try:
+            for packet in container.demux(stream):
+                failures = 0
+                if packet.size:
+                    yield packet
+            return
+        except IndexError:  # PyAV, at the end of a file in which a stream began after the headers
+            return
+        except (FFmpegError, OSError) as e:
+            if not isinstance(e, FFmpegError) or e.errno in _IO_ERRORS:
+                raise StorageError(f"{source.url}: reading failed: {e.strerror or e}") from e
+            report.unreadable += 1
+            failures += 1
+    report.notes.append("the rest of the file cannot be read")
+
+
+@dataclass(frozen=True, eq=False)
+class PacketIndex:
+    """The main stream's packets in file order: (N,) arrays.
+
+    pts, dts: int64 in the stream's time base, NO_PTS where missing; duration: int64, 0 where missing; size: bytes;
+    keyframe: decoding can start here, says the container; shown: not cut away by an edit list.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    duration: NDArray[np.int64]
+    size: NDArray[np.int64]
+    keyframe: NDArray[np.bool_]
+    shown: NDArray[np.bool_]
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+def packet_index(source: Source) -> PacketIndex:
+    """Index of the main stream's packets, by demuxing the whole file once; kept while the file stays as it is."""
+    if source.format == "image2":
+        sizes = np.array([path.stat().st_size for path in scan_files(source)], np.int64)
+        n = len(sizes)
+        return PacketIndex(np.arange(n), np.arange(n), np.ones(n, np.int64), sizes, np.ones(n, bool), np.ones(n, bool))
+    if not is_local(source.url):
+        return _read_index(source)
+    found = _check_file(source)
+    return _kept_index(source, (found.st_size, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=2)
+def _kept_index(source: Source, _signature: tuple[int, ...]) -> PacketIndex:
+    return _read_index(source)
+
+
+def _read_index(source: Source) -> PacketIndex:
+    pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
+    keyframe, shown = bytearray(), bytearray()
+    report = DecodeReport()
+    with open_media(source) as container:
+        stream = main_stream(container, source)
+        read_only(container, stream)
+        for packet in read_packets(container, stream, source, report):
+            if not pts and packet.has_sidedata("encryption_info"):
+                raise InputError(f"{source.url}: is encrypted; decrypt it first")
+            pts.append(NO_PTS if packet.pts is None else packet.pts)
+            dts.append(NO_PTS if packet.dts is None else packet.dts)
+            duration.append(packet.duration or 0)
+            size.append(packet.size)
+            keyframe.append(packet.is_keyframe)
+            shown.append(not packet.is_discard)
+    return PacketIndex(
+        np.array(pts, np.int64),
+        np.array(dts, np.int64),
+        np.array(duration, np.int64),
+        np.array(size, np.int64),
+        np.array(keyframe, np.bool_),
+        np.array(shown, np.bool_),
+        report.warnings,
+    )

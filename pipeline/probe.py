@@ -1,0 +1,197 @@
+"""What is in a file: the main video stream as a StreamInfo, and the streams that travel with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from pipeline.demux import (
+    NO_PTS,
+    DecodeReport,
+    PacketIndex,
+    main_stream,
+    open_media,
+    packet_index,
+    read_only,
+    read_packets,
+)
+from pipeline.errors import InputError
+from pipeline.frames import Source, StreamInfo
+from pipeline.planes import pixel_layout
+from pipeline.scans import scan_source
+from pipeline.tags import color_tags, color_warnings, field_order, rotation
+from pipeline.timing import ordinal_timing, stream_timing
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+__all__ = ["Chapter", "OtherStream", "chapters", "open_media", "other_streams", "probe", "scan_source"]
+
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS of a demuxer; of a format asked for by name, PyAV gives the muxer's
+_LOOKED_AT = 24  # pictures decoded to see whether their order is told: more than any reordering spans
+
+
+@dataclass(frozen=True)
+class OtherStream:
+    """A stream that is not coloured but travels along."""
+
+    index: int
+    type: str
+    codec: str
+    language: str = ""
+    title: str = ""
+    attached_picture: bool = False
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter mark, in seconds from the beginning."""
+
+    start: float
+    end: float
+    title: str = ""
+
+
+def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
+    """Describe the main video stream: all its packets are read and its first picture is decoded.
+
+    `fps` is the rate of streams that carry no timestamps (raw H.264); others keep their own. Raises InputError where
+    there is nothing that can be coloured, StorageError where reading fails.
+    """
+    index = packet_index(source)
+    if not index.shown.any():
+        raise InputError(f"{source.url}: holds no picture; check that it plays")
+    with open_media(source) as container:
+        stream = main_stream(container, source)
+        read_only(container, stream)
+        raw = source.format is None and bool(container.format.flags & _NO_TIMESTAMPS)
+        frame, ordered = _first_pictures(container, stream, source)
+        return _describe(
+            source,
+            container=container.format.name,
+            stream=stream,
+            frame=frame,
+            index=index,
+            ordered=ordered and not raw,
+            fps=fps,
+        )
+
+
+def _describe(
+    source: Source,
+    *,
+    container: str,
+    stream: VideoStream,
+    frame: av.VideoFrame,
+    index: PacketIndex,
+    ordered: bool,
+    fps: Fraction | None,
+) -> StreamInfo:
+    context = stream.codec_context
+    layout = pixel_layout(frame.format.name)
+    order, order_warnings = field_order(context, frame)
+    degrees, rotation_warnings = rotation(frame)
+    warnings = [*index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
+    told = ordered and bool((index.shown & (index.pts != NO_PTS)).any())
+    timing = stream_timing(stream, index) if told else ordinal_timing(stream, index, fps)
+    if timing.jumps:
+        warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
+    if layout.convert:
+        warnings.append(f"pixel format {frame.format.name} is read as {layout.convert}")
+    return StreamInfo(
+        source=source,
+        container=container,
+        index=stream.index,
+        codec=context.codec.canonical_name,
+        width=frame.width,
+        height=frame.height,
+        pix_fmt=frame.format.name,
+        bit_depth=layout.bit_depth,
+        subsampling=layout.subsampling,
+        time_base=timing.time_base,
+        fps=timing.fps,
+        vfr=timing.vfr,
+        frames=int(index.shown.sum()),
+        start_pts=timing.start_pts,
+        end_pts=timing.end_pts,
+        color=color_tags(context, frame, layout),
+        timestamps=told,
+        sar=stream.sample_aspect_ratio or Fraction(1),
+        rotation=degrees,
+        field_order=order,
+        warnings=tuple(warnings),
+    )
+
+
+def _first_pictures(container: InputContainer, stream: VideoStream, source: Source) -> tuple[av.VideoFrame, bool]:
+    """The first picture, and whether pictures come out with their own timestamps in order.
+
+    AVI stores no presentation order. With B-frames in H.264, HEVC and packed MPEG-4, FFmpeg does not see through it.
+    """
+    stream.codec_context.thread_count = 1
+    pictures = _decoded(container, stream, source)
+    first = next(pictures, None)
+    if first is None:
+        raise InputError(
+            f"{source.url}: none of its {stream.codec_context.name} pictures can be decoded; check it plays"
+        )
+    if container.format.name != "avi" or stream.codec_context.codec.intra_only:
+        return first, True
+    pts = [first.pts, *(picture.pts for picture in islice(pictures, _LOOKED_AT))]
+    told = [p for p in pts if p is not None]
+    return first, told == sorted(told)
+
+
+def _decoded(container: InputContainer, stream: VideoStream, source: Source) -> Iterator[av.VideoFrame]:
+    """Pictures from the file's beginning, past damage."""
+    for packet in chain(read_packets(container, stream, source, DecodeReport()), [None]):
+        try:
+            yield from stream.codec_context.decode(packet)
+        except FFmpegError:
+            continue
+
+
+def other_streams(source: Source) -> tuple[OtherStream, ...]:
+    """All streams but the one that is coloured, in file order."""
+    with open_media(source) as container:
+        main = main_stream(container, source)
+        return tuple(
+            OtherStream(
+                index=stream.index,
+                type=stream.type,
+                codec=_codec_name(stream),
+                language=stream.metadata.get("language", ""),
+                title=stream.metadata.get("title") or stream.metadata.get("filename", ""),
+                attached_picture=bool(stream.disposition & Disposition.attached_pic),
+            )
+            for stream in container.streams
+            if stream.index != main.index
+        )
+
+
+def _codec_name(stream: Any) -> str:
+    if stream.type == "attachment":
+        return stream.mimetype or "unknown"
+    context = stream.codec_context  # None without a decoder
+    return (context.codec.canonical_name if context else getattr(stream, "name", None)) or "unknown"
+
+
+def chapters(source: Source) -> tuple[Chapter, ...]:
+    """Chapter marks in file order."""
+    with open_media(source) as container:
+        return tuple(
+            Chapter(
+                start=float(mark["start"] * (mark["time_base"] or 0)),
+                end=float(mark["end"] * (mark["time_base"] or 0)),
+                title=mark["metadata"].get("title", ""),
+            )
+            for mark in container.chapters()
+        )

@@ -1,0 +1,130 @@
+"""One segment, from decoder to segment file. Read this first.
+
+decode ─► fields ─► lightness ─► colorizer ─► steady ─► chroma ─► weave ─► encode
+ Y', pts            L* at the     ab at 1/4    ab along   Cb, Cr at          Y' as decoded,
+                    network size  of that      motion     the plane's size   new Cb, Cr
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.chroma import ChromaLayout, chroma_planes, chroma_size
+from pipeline.color import lightness_table
+from pipeline.decode import DecodeReport, decode_segment
+from pipeline.encode import EncoderSpec, SegmentWriter
+from pipeline.fields import split_fields, weave
+from pipeline.frames import FrameBatch, Look, Plane, Segment, SegmentFile, Source, StreamInfo
+from pipeline.infer import Colorizer, network_size
+from pipeline.own_colour import OwnColour, fit_chroma
+from pipeline.shots import CutDetector
+from pipeline.temporal import WARMUP_FRAMES, Steady
+
+Chroma = tuple[Plane, Plane]
+
+
+def colorize_segment(
+    source: Source,
+    info: StreamInfo,
+    segment: Segment,
+    colorizer: Colorizer,
+    look: Look,
+    spec: EncoderSpec,
+    out: Path,
+    progress: Callable[[int], None] | None = None,
+) -> SegmentFile:
+    """Colour the frames of `segment` and write them to `out`; `progress` hears how many frames each batch wrote.
+
+    The result depends on the arguments alone: not on other segments, the machine, or what ran before.
+    """
+    painters = [Painter(info, spec, colorizer, look) for _ in range(2 if info.interlaced else 1)]
+    report = DecodeReport()
+    with SegmentWriter(spec, out) as writer:
+        for batch in decode_segment(source, info, segment, WARMUP_FRAMES, report):
+            for i, (cb, cr) in _painted(batch, painters, spec):
+                writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]))
+            if progress:
+                progress(len(batch) - batch.warmup)
+    written = writer.result()
+    return dataclasses.replace(
+        written,
+        gamut_pulled=sum(p.gamut_pulled for p in painters),
+        passed_through=min(p.passed_through for p in painters),
+        warnings=(*written.warnings, *report.warnings),
+    )
+
+
+def _painted(batch: FrameBatch, painters: list[Painter], spec: EncoderSpec) -> Iterator[tuple[int, Chroma]]:
+    """(index, (Cb, Cr)) of the frames to write; top and bottom fields each have a painter and never meet before it."""
+    if len(painters) == 1:
+        yield from painters[0].paint(batch)
+        return
+    height, _ = chroma_size(batch.luma.shape[1], batch.luma.shape[2], spec.subsampling)
+    halves = (painter.paint(fields) for painter, fields in zip(painters, split_fields(batch), strict=True))
+    for (i, top), (_, bottom) in zip(*halves, strict=True):
+        yield i, (weave(top[0], bottom[0], height), weave(top[1], bottom[1], height))
+
+
+def network_input(luma: Plane, table: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Luma codes (N, H, W) → L* (N, h, w), 0..100: averaged over each cell's area, then looked up in `table`."""
+    return np.stack([table[_averaged(picture, size)] for picture in luma])
+
+
+def _averaged(picture: Plane, size: tuple[int, int]) -> Plane:
+    """The picture at (h, w); halved first where it is far larger, which OpenCV does five times as fast."""
+    (height, width), (h, w) = picture.shape, size
+    if height >= 4 * h and width >= 4 * w:
+        picture = cast(Plane, cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    shrinking = height >= h and width >= w
+    return cast(Plane, cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR))
+
+
+class Painter:
+    """Finds chroma for consecutive pictures, frames or fields of one parity; holds what each hands to the next."""
+
+    def __init__(self, info: StreamInfo, spec: EncoderSpec, colorizer: Colorizer, look: Look) -> None:
+        self._info, self._spec, self._colorizer, self._look = info, spec, colorizer, look
+        self._size = network_size(info.width, info.height, info.sar)
+        self._table = lightness_table(info.bit_depth, info.color.full_range)
+        self._source = ChromaLayout(
+            info.color.matrix, info.color.full_range, info.bit_depth, info.subsampling or (1, 1)
+        )
+        self._target = ChromaLayout(spec.color.matrix, spec.color.full_range, spec.bit_depth, spec.subsampling)
+        self._cuts = CutDetector()
+        self._own_colour = OwnColour(info.bit_depth)
+        self._steady = Steady()
+        self.gamut_pulled = 0
+        self.passed_through = 0
+
+    def paint(self, batch: FrameBatch) -> Iterator[tuple[int, Chroma]]:
+        """(index, (Cb, Cr)) of the batch's pictures past the warm-up, at the output's depth and chroma size."""
+        lightness = network_input(batch.luma, self._table, self._size)
+        cuts = [self._cuts.step(picture) for picture in lightness]
+        keeps = [False] * len(batch) if self._look.recolor else self._own_colour.keeps(batch, cuts)
+        new = [i for i, keeps_own in enumerate(keeps) if not keeps_own]
+        raw = dict(zip(new, self._colorizer(lightness[new, None]), strict=True)) if new else {}
+        for i, keeps_own in enumerate(keeps):
+            if not keeps_own:
+                ab = self._steady.step(raw[i], lightness[i], cuts[i])
+            if i >= batch.warmup:
+                yield i, self._own_chroma(batch, i) if keeps_own else self._new_chroma(ab, batch.luma[i])
+
+    def _own_chroma(self, batch: FrameBatch, i: int) -> Chroma:
+        self.passed_through += 1
+        assert batch.chroma is not None
+        cb, cr = (fit_chroma(plane[i], self._source, self._target, batch.luma.shape[1:]) for plane in batch.chroma)
+        return cb, cr
+
+    def _new_chroma(self, ab: NDArray[np.float32], luma: Plane) -> Chroma:
+        cb, cr, pulled = chroma_planes(
+            ab * np.float32(self._look.saturation), self._spec.luma.apply(luma), self._target
+        )
+        self.gamut_pulled += pulled
+        return cb, cr

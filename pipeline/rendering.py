@@ -1,0 +1,199 @@
+"""A still picture's lightness to the network, and the network's colour back onto it at exactly that lightness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.chroma import guided_upsample
+from pipeline.color import WHITE_RGB, XYZ_TO_RGB, lab_f_inverse, linear_to_srgb, rgb_to_lab
+from pipeline.frames import Plane
+from pipeline.infer import network_size
+from pipeline.pictures import Picture
+from pipeline.planes import rgb_planes
+from pipeline.profiles import from_srgb, grey_lightness, is_srgb, profile_space, srgb_profile, to_srgb
+from pipeline.quality import has_real_colour
+
+Floats = NDArray[np.float32]
+_BAND = 1 << 16  # pixels coloured at a time: their planes stay in the second-level cache
+_GUIDED = 1 << 25  # pixels; the guided filter's ten float planes of a larger picture take more than 1.3 GB
+_LOOKED_AT = 1 << 21  # pixels that tell whether a picture is in colour
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class Canvas:
+    """A picture and its lightness: what the network is shown, and what colour is laid on."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._tinted = picture.is_rgb and not _is_neutral(picture.pixels)
+        self._icc = _unlike_srgb(picture)
+        space = profile_space(picture.icc)
+        self._table = grey_lightness(picture.icc, "rgb" if space == "rgb" else "gray", picture.bit_depth)
+        pixels: NDArray[Any] = picture.pixels
+        self.grey: Plane = pixels
+        if self._tinted:
+            self.grey = rgb_planes(pixels, "bt601", picture.bit_depth)[0]
+        elif picture.is_rgb:
+            self.grey = np.ascontiguousarray(pixels[..., 0])
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether the picture has real colour already, which a tint is not."""
+        if not self._tinted:
+            return False
+        step = max(1, round((self.grey.size / _LOOKED_AT) ** 0.5))
+        depth = self._picture.bit_depth
+        planes = rgb_planes(np.ascontiguousarray(self._picture.pixels[::step, ::step]), "bt601", depth)
+        return has_real_colour(*planes, depth)
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(h, w) of the network's input: of the picture as it is looked at."""
+        width, height = self._picture.size
+        return network_size(height, width) if self._picture.orientation in _TRANSPOSED else network_size(width, height)
+
+    def network_input(self) -> Floats:
+        """L* (1, h, w), 0..100, upright."""
+        h, w = self.network_size
+        size = (h, w) if self._picture.orientation in _TRANSPOSED else (w, h)
+        lightness = self._lightness(_resize(self._picture.pixels if self._tinted else self.grey, size))
+        return np.ascontiguousarray(upright(lightness, self._picture.orientation))[None]
+
+    def colour(self, ab: Floats) -> tuple[Plane, int]:
+        """The picture in colour.
+
+        ab: (2, h/4, w/4) from the network, upright. Returns RGB codes (H, W, 3) at the picture's depth under
+        `output_profile`, and how many pixels were pulled toward neutral to stay inside sRGB.
+        """
+        stored = np.ascontiguousarray(as_stored(ab, self._picture.orientation))
+        rgb = np.empty((*self.grey.shape, 3), self.grey.dtype)
+        pulled = 0
+        for rows, a, b in _colour_bands(stored, self.grey, self._picture.bit_depth):
+            own = self._picture.pixels[rows] if self._tinted else self.grey[rows]
+            linear, moved = linear_colour(self._lightness(own), a, b)
+            rgb[rows] = self._codes(linear)
+            pulled += moved
+        return rgb, pulled
+
+    def _lightness(self, pixels: Plane) -> Floats:
+        """L* of codes (H, W), or of RGB (H, W, 3) where the picture is tinted."""
+        if pixels.ndim == 2:
+            return self._table[pixels]
+        if self._icc is None:
+            encoded = pixels.astype(np.float32) / ((1 << self._picture.bit_depth) - 1)
+        else:
+            encoded = to_srgb(_at_16_bits(pixels, self._picture.bit_depth), self._icc, "rgb").astype(np.float32) / 65535
+        return rgb_to_lab(encoded)[..., 0].astype(np.float32)
+
+    def _codes(self, linear: Floats) -> Plane:
+        depth = self._picture.bit_depth
+        if self._icc is None:
+            return encode(linear, depth)
+        full = from_srgb(encode(linear, 16).astype(np.uint16), self._icc)
+        return full if depth == 16 else np.rint(full * (((1 << depth) - 1) / 65535)).astype(self.grey.dtype)
+
+
+def output_profile(picture: Picture) -> bytes | None:
+    """The profile that colours are written under: the source's own RGB one, sRGB in place of one for grey or CMYK."""
+    return picture.icc if profile_space(picture.icc) in ("rgb", None) else srgb_profile()
+
+
+def linear_colour(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, int]:
+    """Linear sRGB (H, W, 3) in 0..1 of L*, a*, b* planes (H, W), and how many pixels were out of gamut.
+
+    Those are pulled toward the grey of the same luminance in linear light, so that L* is held; ab = 0 gives exact grey.
+    """
+    f = (lightness + np.float32(16)) / np.float32(116)
+    y = lab_f_inverse(f)
+    dx = (lab_f_inverse(f + a / np.float32(500)) - y) * np.float32(WHITE_RGB[0])
+    dz = (lab_f_inverse(f - b / np.float32(200)) - y) * np.float32(WHITE_RGB[2])
+    offsets = [np.float32(XYZ_TO_RGB[i, 0]) * dx + np.float32(XYZ_TO_RGB[i, 2]) * dz for i in range(3)]
+    room = np.ones_like(y)
+    for offset in offsets:
+        reach = np.where(offset > 0, 1 - y, y) / np.maximum(np.abs(offset), np.float32(1e-9))
+        np.minimum(room, reach, out=room)
+    linear = np.stack([np.clip(y + room * offset, 0, 1) for offset in offsets], axis=-1)
+    return linear.astype(np.float32), int(np.count_nonzero(room < 1))
+
+
+def encode(linear: Floats, bit_depth: int) -> Plane:
+    """Linear light 0..1 to sRGB codes of a depth; at 8 bits through a table that is good to 0.05 of a code."""
+    if bit_depth == 8:
+        codes: NDArray[np.uint8] = _encoding_8()[np.rint(linear * np.float32(65535)).astype(np.uint16)]
+        return codes
+    peak = np.float32((1 << bit_depth) - 1)
+    wide: NDArray[np.uint16] = np.rint(linear_to_srgb(linear) * peak).astype(np.uint16)
+    return wide
+
+
+def upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A plane (..., H, W) as EXIF `orientation` wants it looked at; a view."""
+    if orientation in _TRANSPOSED:
+        plane = np.swapaxes(plane, -1, -2)
+    if orientation in (2, 3, 6, 7):
+        plane = plane[..., ::-1]
+    return plane[..., ::-1, :] if orientation in (3, 4, 7, 8) else plane
+
+
+def as_stored(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The inverse of `upright`."""
+    if orientation in (3, 4, 7, 8):
+        plane = plane[..., ::-1, :]
+    if orientation in (2, 3, 6, 7):
+        plane = plane[..., ::-1]
+    return np.swapaxes(plane, -1, -2) if orientation in _TRANSPOSED else plane
+
+
+def _colour_bands(ab: Floats, grey: Plane, bit_depth: int) -> Iterator[tuple[slice, Floats, Floats]]:
+    """(rows, a*, b*) of the whole picture, in bands; guided by luma, at reduced size where the picture is vast."""
+    height, width = grey.shape
+    shrink = (grey.size / _GUIDED) ** 0.5
+    guide = grey if shrink <= 1 else _resize(grey, (max(1, int(width / shrink)), max(1, int(height / shrink))))
+    planes = guided_upsample(ab, guide, bit_depth)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        band = slice(top, min(height, top + rows))
+        a, b = (plane[band] if shrink <= 1 else _enlarge_rows(plane, band, grey.shape) for plane in planes)
+        yield band, a, b
+
+
+def _enlarge_rows(plane: Floats, rows: slice, shape: tuple[int, ...]) -> Floats:
+    """Rows of `plane` as they are when it is enlarged bilinearly to `shape`."""
+    height, width = shape
+    y = np.clip((np.arange(rows.start, rows.stop) + 0.5) * (plane.shape[0] / height) - 0.5, 0, plane.shape[0] - 1)
+    above = y.astype(int)
+    below = np.minimum(above + 1, plane.shape[0] - 1)
+    weight = (y - above).astype(np.float32)[:, None]
+    mixed = plane[above] * (1 - weight) + plane[below] * weight
+    return np.asarray(cv2.resize(mixed, (width, len(mixed)), interpolation=cv2.INTER_LINEAR))
+
+
+def _resize(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    shrinking = pixels.shape[1] >= size[0] and pixels.shape[0] >= size[1]
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR))
+
+
+def _unlike_srgb(picture: Picture) -> bytes | None:
+    """The picture's RGB profile where it has one, as grey pictures may, that differs from sRGB."""
+    icc = picture.icc
+    return icc if icc and profile_space(icc) == "rgb" and not is_srgb(icc) else None
+
+
+def _is_neutral(pixels: Plane) -> bool:
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
+
+
+def _at_16_bits(pixels: Plane, bit_depth: int) -> NDArray[np.uint16]:
+    wide: NDArray[np.uint16] = np.rint(pixels * (65535 / ((1 << bit_depth) - 1))).astype(np.uint16)
+    return wide
+
+
+@lru_cache(maxsize=1)
+def _encoding_8() -> NDArray[np.uint8]:
+    return np.rint(linear_to_srgb(np.arange(65536) / 65535) * 255).astype(np.uint8)

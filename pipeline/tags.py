@@ -1,0 +1,122 @@
+"""What a stream says of itself beside its pictures: colour tags, field order, rotation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+import numpy as np
+
+from pipeline.frames import ColorTags, FieldOrder, Matrix
+from pipeline.planes import PixelLayout
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+UNSPECIFIED = 2  # of matrix, transfer and primaries in ITU-T H.273
+_RGB = 0  # H.273 matrix_coefficients of RGB
+_MATRICES: dict[int, Matrix] = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_SD = (1024, 576)  # largest width and height taken for standard definition: 576 lines, wide pixels included
+# Codecs whose own syntax says that untagged means limited range, also where there is no chroma.
+_LIMITED = frozenset(
+    ("av1", "dnxhd", "h263", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vc1", "vp8", "vp9", "vvc")
+)
+# AVFieldOrder: TT, BB, TB, BT; the second letter is the field shown first.
+_FIELD_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+
+
+def color_tags(context: VideoCodecContext, frame: av.VideoFrame | None, layout: PixelLayout) -> ColorTags:
+    """Tags of the source, and what stands in for the missing ones.
+
+    Untagged: BT.601 up to 1024×576 and BT.709 above; full range for JPEG kinds, RGB and grey image formats, limited
+    otherwise. The decoded frame has the last word, the headers the first.
+    """
+    matrix_code, range_code, transfer, primaries = _codes(context, frame)
+    assumed = []
+    matrix = _MATRICES.get(matrix_code)
+    if matrix is None:
+        matrix = "bt601" if context.width <= _SD[0] and context.height <= _SD[1] else "bt709"
+        assumed += ["matrix"]
+    full_range = range_code == _FULL_RANGE or layout.is_rgb
+    if range_code == 0 and not layout.is_rgb:
+        full_range = _full_by_kind(context, layout)
+        assumed += ["range"]
+    assumed += [name for name, code in (("transfer", transfer), ("primaries", primaries)) if code == UNSPECIFIED]
+    code = matrix_code if matrix_code in _MATRICES else UNSPECIFIED
+    return ColorTags(matrix, full_range, transfer, primaries, tuple(assumed), code)
+
+
+def color_warnings(context: VideoCodecContext, frame: av.VideoFrame | None) -> list[str]:
+    """What the tags say that cannot be honoured."""
+    code = _codes(context, frame)[0]
+    if code in _MATRICES or code in (_RGB, UNSPECIFIED):
+        return []
+    return [f"colour matrix {code} (ITU-T H.273) is not supported; luma is kept, colour is written with another matrix"]
+
+
+def _codes(context: VideoCodecContext, frame: av.VideoFrame | None) -> tuple[int, int, int, int]:
+    """(matrix, range, transfer, primaries): of the headers, or where they are silent of the first frame."""
+    codes = []
+    for name in ("colorspace", "color_range", "color_trc", "color_primaries"):
+        header = int(getattr(context, name))
+        silent = header == 0 or (header == UNSPECIFIED and name != "color_range")
+        codes.append(int(getattr(frame, name)) if silent and frame is not None else header)
+    matrix, levels, transfer, primaries = codes
+    return matrix, levels, transfer or UNSPECIFIED, primaries or UNSPECIFIED
+
+
+def _full_by_kind(context: VideoCodecContext, layout: PixelLayout) -> bool:
+    """Range of an untagged stream: what FFmpeg and the codecs themselves take it for."""
+    codec, pix_fmt = context.codec.canonical_name, context.pix_fmt or ""
+    if pix_fmt.startswith("yuvj") or codec in ("mjpeg", "jpeg2000", "webp"):
+        return True
+    return layout.subsampling is None and codec not in _LIMITED
+
+
+def field_order(context: VideoCodecContext, frame: av.VideoFrame | None) -> tuple[FieldOrder, list[str]]:
+    """Order of the fields by the first frame's flags where it is interlaced, else by the headers; with warnings.
+
+    The frame goes first because FFmpeg's headers call every interlaced H.264 stream top field first.
+    """
+    if frame is not None and frame.interlaced_frame:
+        return ("bff" if _bottom_first(frame) else "tff"), []
+    return _FIELD_ORDERS.get(context.field_order, "progressive"), []
+
+
+def _bottom_first(frame: av.VideoFrame) -> bool:
+    """Whether an interlaced frame shows the bottom field first: PyAV hides the flag, FFmpeg's select filter knows."""
+    graph = av.filter.Graph()
+    size = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1"
+    nodes = graph.add("buffer", size), graph.add("select", r"eq(interlace_type\,BOTTOMFIRST)"), graph.add("buffersink")
+    graph.link_nodes(*nodes).configure()
+    graph.vpush(frame)
+    try:
+        graph.vpull()
+    except av.BlockingIOError:
+        return False
+    return True
+
+
+def rotation(frame: av.VideoFrame | None) -> tuple[int, list[str]]:
+    """Degrees counter-clockwise that a player applies, as a multiple of 90, with what it cannot express."""
+    if frame is None:
+        return 0, []
+    warnings = []
+    exact = frame.rotation % 360
+    degrees = round(exact / 90) * 90 % 360
+    if exact % 90:
+        warnings.append(f"display rotation of {exact}° is taken as {degrees}°")
+    if _mirrored(frame):
+        warnings.append("the display matrix mirrors the picture; the output keeps the rotation only")
+    return degrees, warnings
+
+
+def _mirrored(frame: av.VideoFrame) -> bool:
+    """Whether the display matrix (3×3, 16.16 fixed point, row by row) turns the picture's handedness."""
+    try:
+        data = bytes(cast(Any, frame).side_data["DISPLAYMATRIX"])
+    except (KeyError, ValueError):  # none, or PyAV does not know the name of some other side data
+        return False
+    a, b, _, c, d = np.frombuffer(data, np.int32, 5).astype(float)
+    return bool(a * d - b * c < 0)

@@ -1,0 +1,121 @@
+"""Steady colour: inside a shot, ab is averaged along the motion of the picture.
+
+Motion is dense inverse search flow (Kroeger et al. 2016) between neighbouring pictures. Each cell of ab carries what
+it has gathered so far and how many pictures that is worth; new and old are averaged by that worth, as a Kalman filter
+with a fixed noise ratio does. Where the moved old picture does not look like the new one (something was uncovered,
+or came into view), the old is worth nothing. A cut forgets everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+
+FloatPlane = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+
+STRENGTH = 0.8  # share of the past in a cell that has long been steady: independent flicker drops 6.7-fold
+# Pictures that prime the state before a segment: 0.8**16 = 3 % of the past is then missing. Of a network's flicker
+# that is less than half an 8-bit code of Cb or Cr.
+WARMUP_FRAMES = 16
+
+_FLOW_PER_CELL = 2  # flow is computed at half the network's resolution, two samples a cell of ab
+_FLOW_CODES = 2.55  # L* to the 8 bits that the flow is computed on
+# L* by which the moved old picture may miss the new one, and how many times the picture's median miss (its grain)
+# on top: half of the trust is lost there.
+_MISS = 1.5
+_MISS_PER_GRAIN = 2.0
+# Flow fits grain a little: unless it misses less than standing still does by this factor, the cell stands still.
+_STILL = 1.25
+
+
+class Motion:
+    """Motion between neighbouring pictures of a stream, on the grid of ab."""
+
+    def __init__(self) -> None:
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow.setFinestScale(0)
+
+    def between(self, old: Picture, new: Picture) -> tuple[FloatPlane, FloatPlane]:
+        """Where each cell's content was, and how far that is to be trusted.
+
+        Both from `motion_picture`. Returns (h4, w4, 2) displacement (x, y) in cells from `new` to `old`, and trust
+        (h4, w4) 0..1, near 0 where the old picture, moved, does not look like the new one.
+        """
+        flow = _float(self._flow.calc(new, old, np.empty(0, np.float32)))
+        cells = new.shape[0] // _FLOW_PER_CELL, new.shape[1] // _FLOW_PER_CELL
+        miss, miss_still = (_miss(new, picture, cells) for picture in (moved(old, flow, cv2.INTER_LINEAR), old))
+        cell_flow = _float(cv2.resize(flow, cells[::-1], interpolation=cv2.INTER_AREA)) / np.float32(_FLOW_PER_CELL)
+        cell_flow[miss_still <= _STILL * miss] = 0
+        miss = np.minimum(miss, miss_still)
+        return cell_flow, _float(1 / (1 + (miss / (_MISS + _MISS_PER_GRAIN * np.median(miss))) ** 4))
+
+
+@dataclass(frozen=True)
+class _State:
+    picture: Picture
+    ab: FloatPlane
+    worth: FloatPlane
+
+
+class Steady:
+    """Steadies one stream of pictures, fed in order. Not thread-safe; depends on nothing but what it was fed."""
+
+    def __init__(self, strength: float = STRENGTH) -> None:
+        """strength: 0 (off) to below 1, the share of the past in a cell that has long been steady."""
+        if not 0 <= strength < 1:
+            raise ValueError(f"expected a strength of 0 to below 1, got {strength = }")
+        self._most = strength / (1 - strength)
+        self._motion = Motion()
+        self._state: _State | None = None
+
+    def step(self, ab: FloatPlane, lightness: FloatPlane, begins_shot: bool) -> FloatPlane:
+        """The steadied ab of the next picture.
+
+        ab: (2, h/4, w/4) from the network. lightness: (h, w) L* 0..100. begins_shot: nothing before it counts.
+        Returns (2, h/4, w/4) float32.
+        """
+        cells = lightness.shape[0] // 4, lightness.shape[1] // 4
+        if ab.shape != (2, *cells):
+            raise ValueError(f"expected ab {(2, *cells)} for {lightness.shape = }, got {ab.shape = }")
+        picture = motion_picture(lightness)
+        steadied, worth = ab, np.ones(cells, np.float32)
+        if self._state is not None and not begins_shot:
+            past, kept = self._carry(self._state, picture)
+            steadied, worth = (kept * past + ab) / (kept + 1), kept + 1
+        self._state = _State(picture, steadied, np.minimum(worth, np.float32(self._most)))
+        return steadied
+
+    def _carry(self, old: _State, picture: Picture) -> tuple[FloatPlane, FloatPlane]:
+        """The old ab moved to where its things are now, and its worth in pictures, less where it does not fit."""
+        flow, trust = self._motion.between(old.picture, picture)
+        ab = np.stack([_float(moved(plane, flow, cv2.INTER_CUBIC)) for plane in old.ab])
+        return ab, trust * _float(moved(old.worth, flow, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT))
+
+
+def motion_picture(lightness: FloatPlane) -> Picture:
+    """L* (h, w) 0..100 as `Motion` compares it: half the size, 8 bits."""
+    size = lightness.shape[1] // 4 * _FLOW_PER_CELL, lightness.shape[0] // 4 * _FLOW_PER_CELL
+    small = cv2.resize(lightness, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.convertScaleAbs(small, alpha=_FLOW_CODES), np.uint8)
+
+
+def moved(plane: MatLike, flow: FloatPlane, interpolation: int, border: int = cv2.BORDER_REPLICATE) -> MatLike:
+    """(h, w) whose every place shows what `plane` has at that place plus `flow` (h, w, 2), in samples (x, y)."""
+    y, x = np.mgrid[: plane.shape[0], : plane.shape[1]].astype(np.float32)
+    return cv2.remap(plane, x + flow[..., 0], y + flow[..., 1], interpolation, borderMode=border, borderValue=0)
+
+
+def _miss(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
+    """Mean |L*| difference around each cell, beyond the one the whole picture shares (an old film's flicker)."""
+    difference = _float(cv2.subtract(new, old, dtype=cv2.CV_32F))
+    difference = np.abs(difference - np.median(difference)) / np.float32(_FLOW_CODES)
+    return _float(cv2.blur(cv2.resize(difference, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3)))
+
+
+def _float(plane: MatLike) -> FloatPlane:
+    return np.asarray(plane, np.float32)

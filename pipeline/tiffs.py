@@ -1,0 +1,215 @@
+"""TIFF 6.0 and BigTIFF: every page is coloured, and keeps tags, resolution and, where it can, its compression."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, UnsupportedError
+from pipeline.frames import Plane
+from pipeline.pictures import Picture
+from pipeline.rasters import cmyk_to_rgb, with_alpha
+from pipeline.rendering import output_profile
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is raised
+
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_JPEG = 7
+# Compressions that hold RGB; the rest (fax, mostly) becomes LZW.
+_KEPT = {1: None, 5: "lzw", 7: "jpeg", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
+_LAYOUT_TAGS = frozenset({
+    254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290,
+    291, 292, 293, 296, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 334, 336, 338, 339, 340, 341, 342, 347, 400,
+    512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 32997, 32998, 34675,
+})  # fmt: skip
+# EXIF and GPS point to directories of their own. tifffile does not write these tags: they are written under the
+# number before, which no tag has, so that entries stay sorted, and renumbered once their directories have a place.
+_FOLDERS = (34665, 34853)
+_INTEROPERABILITY = 40965  # in EXIF, points to a further directory
+_RESOLUTION = (282, 283)
+_SHAPED = b'{"shape"'  # a description that tifffile writes of the array's shape, which colour changes
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value, by type
+
+
+class TiffFile:
+    """An opened TIFF; pages are decoded one at a time and written as they come."""
+
+    def __init__(self, data: bytes, max_pages: int) -> None:
+        self._data, self._order = data, {b"II": "<", b"MM": ">"}[data[:2]]
+        self._tiff = tifffile.TiffFile(io.BytesIO(data))
+        self._tiff.filehandle.set_lock(True)  # pages are decoded in several threads
+        self._pages: list[tifffile.TiffPage] = []
+        for page in self._tiff.pages:
+            if len(self._pages) == max_pages:
+                raise InputError(f"has more than {max_pages} pages; raise the limit if that is meant")
+            self._pages.append(page.aspage())
+        self._buffer = io.BytesIO()
+        self._writer = tifffile.TiffWriter(self._buffer, bigtiff=self._tiff.is_bigtiff, byteorder=self._tiff.byteorder)
+        self._written: list[tifffile.TiffPage] = []  # the source's pages, in the order of the output's
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of every page."""
+        return [(page.imagewidth, page.imagelength) for page in self._pages]
+
+    def read(self, page: int) -> Picture:
+        """Decode one page. UnsupportedError for samples beyond 16 bits and rare colour spaces."""
+        source = self._pages[page]
+        bits, photometric = source.bitspersample, int(source.photometric)
+        if bits > 16 or source.imagedepth > 1 or source.sampleformat not in (None, 1):
+            raise UnsupportedError(f"page {page + 1} has {bits}-bit or non-integer samples; convert it to 8 or 16 bits")
+        if photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
+            raise UnsupportedError(f"page {page + 1} has a colour space that is not supported ({source.photometric})")
+        if int(source.compression) == _JPEG and any(
+            offset + count > len(self._data)
+            for offset, count in zip(source.dataoffsets, source.databytecounts, strict=True)
+        ):
+            raise InputError("is truncated")  # libjpeg would make up the rest
+        samples = _samples(source)
+        icc = self._raw(source.tags[34675]) if 34675 in source.tags else None
+        orientation = _value_of(source, 274, 1)
+        orientation = orientation if 1 <= orientation <= 8 else 1
+        if photometric == _PALETTE:
+            assert source.colormap is not None
+            return Picture(_through_palette(samples[..., 0], source.colormap), 8, None, orientation, icc)
+        depth = 8 if bits <= 8 else 16
+        scaled = _to_full_scale(samples, bits)
+        notes: tuple[str, ...] = (f"widened from {bits} to 16 bits",) if 8 < bits < 16 else ()
+        if 330 in source.tags:
+            notes = (*notes, "reduced copies inside it are left out")
+        if self._tiff.is_bigtiff and any(code in source.tags for code in _FOLDERS):
+            notes = (*notes, "EXIF and GPS data of a BigTIFF are left out")
+        colours = {_SEPARATED: 4, _RGB: 3, _YCBCR: 3}.get(photometric, 1)
+        alpha = np.ascontiguousarray(scaled[..., colours]) if scaled.shape[2] > colours else None
+        if scaled.shape[2] > colours + 1 or scaled.shape[2] < colours:
+            raise UnsupportedError(f"page {page + 1} has {scaled.shape[2]} samples a pixel")
+        pixels: NDArray[Any] = np.ascontiguousarray(scaled[..., :colours])
+        if photometric == _SEPARATED:
+            pixels, note = cmyk_to_rgb(pixels, icc)
+            notes = (*notes, note)
+        elif colours == 1:
+            pixels = pixels[..., 0]
+            if photometric == _MIN_IS_WHITE:
+                pixels = np.iinfo(pixels.dtype).max - pixels
+        return Picture(pixels, depth, alpha, orientation, icc, notes)
+
+    def write(self, page: int, picture: Picture, rgb: Plane) -> None:
+        """Append one page."""
+        source = self._pages[page]
+        compression = _KEPT.get(int(source.compression), "lzw")
+        if compression == "jpeg" and (picture.bit_depth != 8 or picture.alpha is not None):
+            compression = "lzw"
+        self._written.append(source)
+        extras = source.extrasamples[:1] if picture.alpha is not None else ()
+        arguments: dict[str, Any] = {}
+        if compression == "jpeg":
+            arguments = {"compressionargs": {"level": 95}, "subsampling": (1, 1)}
+        elif compression in ("lzw", "zlib", "zstd"):
+            arguments = {"predictor": True}
+        self._writer.write(
+            with_alpha(rgb, picture.alpha), photometric="rgb", planarconfig="contig", extrasamples=extras or None,
+            compression=compression, subfiletype=int(_value_of(source, 254, 0)), resolution=(1, 1),
+            resolutionunit=int(_value_of(source, 296, 2 if 282 in source.tags else 1)),
+            iccprofile=output_profile(picture), software=False, metadata=None, extratags=self._tags(source),
+            contiguous=False, **arguments,
+        )  # fmt: skip
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        self._writer.close()
+        result = bytearray(self._buffer.getvalue())
+        with tifffile.TiffFile(io.BytesIO(result)) as written:
+            for source, page in zip(self._written, written.pages, strict=True):
+                for tag in page.aspage().tags.values():
+                    if tag.code in _RESOLUTION and tag.code in source.tags:
+                        result[tag.valueoffset : tag.valueoffset + 8] = self._raw(source.tags[tag.code])[:8]
+                    elif tag.code + 1 in _FOLDERS:
+                        result += bytes(-len(result) % 2)
+                        struct.pack_into(f"{self._order}H", result, tag.offset, tag.code + 1)
+                        struct.pack_into(f"{self._order}I", result, tag.offset + 8, len(result))
+                        where = self._folder_offset(source.tags[tag.code + 1])
+                        result += _copy_folder(self._data, where, self._order, len(result))
+        return bytes(result)
+
+    def _tags(self, source: tifffile.TiffPage) -> list[tuple[int, int, int, bytes | int, bool]]:
+        """The page's own tags but for those that describe the layout; values as the bytes they are stored in."""
+        tags: list[tuple[int, int, int, bytes | int, bool]] = []
+        for tag in source.tags.values():
+            raw = self._raw(tag)
+            if tag.code in _FOLDERS:
+                if not self._tiff.is_bigtiff:
+                    tags.append((tag.code - 1, 4, 1, 0, True))  # its place in the file is known at the end
+            elif tag.code not in _LAYOUT_TAGS and not (tag.code == 270 and raw.startswith(_SHAPED)):
+                tags.append((tag.code, int(tag.dtype), tag.count, raw, True))
+        return tags
+
+    def _folder_offset(self, tag: tifffile.TiffTag) -> int:
+        return int(struct.unpack_from(f"{self._order}I", self._data, tag.offset + 8)[0])
+
+    def _raw(self, tag: tifffile.TiffTag) -> bytes:
+        return self._data[tag.valueoffset : tag.valueoffset + tag.valuebytecount]
+
+
+def _samples(page: tifffile.TiffPage) -> NDArray[Any]:
+    """A page's samples (H, W, S), as stored."""
+    expected = page.imagelength * page.imagewidth * page.samplesperpixel
+    samples: NDArray[Any] = page.asarray()
+    if samples.size != expected:
+        raise InputError("its data does not match its header")
+    if int(page.planarconfig or 1) == 2 and page.samplesperpixel > 1:
+        return np.moveaxis(samples.reshape(page.samplesperpixel, page.imagelength, page.imagewidth), 0, -1)
+    return samples.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+
+
+def _to_full_scale(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Codes of 1 to 16 bits to the full range of 8 or 16."""
+    if bits in (8, 16):
+        return samples.astype(np.uint8 if bits == 8 else np.uint16, copy=False)
+    wide = samples.astype(np.uint32) * (255 if bits < 8 else 65535)
+    return ((2 * wide + (1 << bits) - 1) // (2 * ((1 << bits) - 1))).astype(np.uint8 if bits < 8 else np.uint16)
+
+
+def _through_palette(index: NDArray[Any], palette: NDArray[np.uint16]) -> Plane:
+    """Palette indices (H, W) to RGB (H, W, 3), 8 bits; some writers fill the 16-bit palette with 8-bit values."""
+    eight = palette if palette.max() <= 255 else palette >> 8
+    rgb: NDArray[np.uint8] = np.ascontiguousarray(eight.astype(np.uint8).T)[index]
+    return rgb
+
+
+def _value_of(page: tifffile.TiffPage, code: int, default: int) -> int:
+    value = page.tags[code].value if code in page.tags else default
+    return int(value) if isinstance(value, int) else default
+
+
+def _copy_folder(data: bytes, offset: int, order: str, base: int) -> bytes:
+    """A classic TIFF directory at `offset` of `data`, laid out anew for a file in which it begins at `base`."""
+    count = struct.unpack_from(f"{order}H", data, offset)[0]
+    entries, values = b"", b""
+    for at in range(offset + 2, offset + 2 + 12 * count, 12):
+        code, kind, n, where = struct.unpack_from(f"{order}HHII", data, at)
+        size = n * _SIZES.get(kind, 1)
+        if code == _INTEROPERABILITY or size > len(data):
+            continue
+        entry = data[at : at + 12]
+        if size > 4:
+            entry = entry[:8] + struct.pack(f"{order}I", len(values))
+            values += data[where : where + size].ljust(size + size % 2, b"\0")
+        entries += entry
+    return _relocated(entries, values, order, base)
+
+
+def _relocated(entries: bytes, values: bytes, order: str, base: int) -> bytes:
+    """A directory whose entries hold offsets into `values`, with those made offsets into the file."""
+    start = base + 2 + len(entries) + 4
+    placed = b""
+    for at in range(0, len(entries), 12):
+        _, kind, n, where = struct.unpack_from(f"{order}HHII", entries, at)
+        inline = n * _SIZES.get(kind, 1) <= 4
+        placed += entries[at : at + 12] if inline else entries[at : at + 8] + struct.pack(f"{order}I", start + where)
+    return struct.pack(f"{order}H", len(entries) // 12) + placed + bytes(4) + values

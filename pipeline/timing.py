@@ -1,0 +1,146 @@
+"""When pictures are shown: rate, extent and continuity, from the packets' timestamps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.demux import NO_PTS, PacketIndex, packet_index
+from pipeline.frames import StreamInfo
+
+if TYPE_CHECKING:
+    import av
+    from av.video.stream import VideoStream
+
+DEFAULT_FPS = Fraction(25)  # FFmpeg's own for raw streams
+MOST_REORDERED = 20  # frames; no codec puts a picture further than 16 from its place in decoding order
+_JITTER_SECONDS = 0.0006  # deviation from an even grid that rounding to milliseconds explains
+_JITTER_TICKS = 0.6  # and rounding to the time base
+_NEAR, _SAME = 2e-3, 1e-4  # relative difference of rates; 24 and 24000/1001 differ by 1e-3
+_COMMON_RATES = (
+    *(Fraction(n) for n in (*range(1, 31), 48, 50, 60, 72, 75, 90, 96, 100, 120, 144, 200, 240)),
+    *(Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120)),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Rate and extent of a stream, as in StreamInfo; `jumps`: how often its timestamps start over."""
+
+    time_base: Fraction
+    fps: Fraction
+    vfr: bool
+    start_pts: int
+    end_pts: int
+    jumps: int = 0
+
+
+def frame_ticks(fps: Fraction, time_base: Fraction) -> int:
+    """Duration of one picture in ticks, at least one."""
+    return max(1, round(1 / (fps * time_base)))
+
+
+def decoding_times(info: StreamInfo) -> bool:
+    """Whether pictures are timed by when they are decoded: AVI says no more where they are coded out of order."""
+    return not info.timestamps and info.container == "avi"
+
+
+def decoding_delay(stream: VideoStream, info: StreamInfo) -> int:
+    """Ticks that a picture comes out of the decoder later than it is to be shown."""
+    return stream.codec_context.reorder_depth * frame_ticks(info.fps, info.time_base)
+
+
+def packet_times(index: PacketIndex, info: StreamInfo) -> NDArray[np.int64]:
+    """What packets are known and sought by: pts, or dts where these time the pictures."""
+    return index.dts if decoding_times(info) else index.pts
+
+
+def packet_time(packet: av.Packet[VideoStream], info: StreamInfo) -> int | None:
+    """As `packet_times`, of one packet."""
+    return packet.dts if decoding_times(info) else packet.pts
+
+
+def ordinal_timing(stream: VideoStream, index: PacketIndex, fps: Fraction | None) -> Timing:
+    """Pictures counted, where the file does not time them; AVI at least counts in units of its own."""
+    rate = fps or stream.guessed_rate or DEFAULT_FPS
+    told = index.dts[index.shown & (index.dts != NO_PTS)]
+    if stream.container.format.name == "avi" and len(told) and stream.time_base:
+        rate = stream.guessed_rate or DEFAULT_FPS
+        step = frame_ticks(rate, stream.time_base)
+        return Timing(stream.time_base, rate, False, int(told.min()), int(told.max()) + step)
+    return Timing(1 / rate, rate, False, 0, int(index.shown.sum()))
+
+
+def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
+    """By the packets' timestamps; at least one picture has one."""
+    time_base = cast(Fraction, stream.time_base)
+    declared = stream.guessed_rate or stream.average_rate
+    told = index.shown & (index.pts != NO_PTS)
+    step = frame_ticks(declared or DEFAULT_FPS, time_base)
+    pts, jumps = continued(index.pts[told], jump_ticks(declared or DEFAULT_FPS, time_base), step)
+    order = np.argsort(pts, kind="stable")
+    pts, durations = pts[order], index.duration[told][order]
+    fps, vfr = frame_rate(pts, time_base, declared)
+    last = int(durations[-1]) or frame_ticks(fps, time_base)
+    return Timing(time_base, fps, vfr, int(pts[0]), int(pts[-1]) + last, jumps)
+
+
+def jump_ticks(fps: Fraction, time_base: Fraction) -> int:
+    """How far a timestamp must run backward to begin a new timeline rather than be a picture out of its place."""
+    return int(max(Fraction(1), MOST_REORDERED / fps) / time_base)
+
+
+def continued(pts: NDArray[np.int64], jump: int, step: int) -> tuple[NDArray[np.int64], int]:
+    """(timestamps in file order with each new timeline moved to `step` after the greatest before it, how many were)."""
+    pts, jumps = pts.copy(), 0
+    begin = 0
+    while True:
+        greatest = np.maximum.accumulate(pts[begin:])
+        back = np.flatnonzero(pts[begin + 1 :] < greatest[:-1] - jump)
+        if not len(back):
+            return pts, jumps
+        at = begin + 1 + int(back[0])
+        pts[at:] += greatest[at - begin - 1] + step - pts[at]
+        begin, jumps = at, jumps + 1
+
+
+def timeline_offsets(info: StreamInfo) -> tuple[Fraction, ...]:
+    """Seconds by which each further timeline of the main stream is moved to follow the one before; demuxes the file."""
+    index = packet_index(info.source)
+    told = index.pts[index.shown & (index.pts != NO_PTS)]
+    if not info.timestamps or not len(told):
+        return ()
+    moved, jumps = continued(told, jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base))
+    by = moved - told
+    at = np.flatnonzero(np.diff(by)) + 1
+    return tuple(int(by[i]) * info.time_base for i in at[:jumps])
+
+
+def frame_rate(pts: NDArray[np.int64], time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
+    """(average rate, whether it varies) of sorted timestamps; `declared` is what the headers claim.
+
+    Constant means that every picture lies on an even grid but for the rounding of the time base or, in files that once
+    had millisecond timestamps, of a millisecond. A rate that a header or convention names exactly is taken over.
+    """
+    if len(pts) < 2 or pts[-1] == pts[0]:
+        return (declared or DEFAULT_FPS), False
+    span = int(pts[-1] - pts[0])
+    step = span / (len(pts) - 1)
+    measured = (len(pts) - 1) / (span * time_base)
+    slack = min(max(_JITTER_TICKS, _JITTER_SECONDS / float(time_base)), 0.4 * step)  # ticks; a lost picture is a step
+    away = {rate: abs(float(rate / measured) - 1) for rate in (declared, *_COMMON_RATES) if rate}
+    near = sorted((rate for rate in away if away[rate] < _NEAR), key=lambda r: (away[r] >= _SAME, r != declared))
+    for rate in near:
+        if _deviation(pts, float(1 / (rate * time_base))) <= slack:
+            return rate, False
+    return measured.limit_denominator(100_000), _deviation(pts, step) > slack
+
+
+def _deviation(pts: NDArray[np.int64], step: float) -> float:
+    """How far timestamps stray from a grid of `step` ticks, in ticks: half the width of the band that holds them."""
+    strays = (pts - pts[0]) - step * np.arange(len(pts))
+    return float(strays.max() - strays.min()) / 2

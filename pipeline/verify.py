@@ -1,0 +1,223 @@
+"""The proof: source and output decoded side by side, pictures at their times, luma compared, streams counted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+
+from pipeline.copying import Copier
+from pipeline.decode import decode_frames
+from pipeline.demux import open_media
+from pipeline.frames import Plane, Source, StreamInfo
+from pipeline.join import same_family
+from pipeline.lumamap import LumaMap
+from pipeline.probe import probe
+from pipeline.streams import cover_pictures, is_cover, is_made_by_muxer, kept_tags, rescale
+from pipeline.timing import timeline_offsets
+from pipeline.written import Expected, changed_tags, chapters_of, find_problems
+
+LOSSLESS = frozenset(("ffv1", "ffvhuff", "huffyuv", "magicyuv", "rawvideo", "utvideo"))
+LEAST_PSNR = 20.0  # dB of every picture in a lossy output; another picture in its place gives about 10 to 15
+_EQUAL = 100.0  # dB counted for pictures without any difference
+
+Picture = tuple[int, Plane]  # pts, luma (H, W)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison found; good when `problems` is empty.
+
+    exact: every luma sample equals the source's, as the output's depth and range hold it; the two SHA-256 are over
+    those Y planes in order, little-endian. psnr_mean, psnr_min: PSNR-Y in dB per picture, 100 where equal.
+    """
+
+    frames: int
+    streams: int
+    exact: bool
+    source_sha256: str
+    output_sha256: str
+    psnr_mean: float
+    psnr_min: float
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The result in a line."""
+        if self.problems:
+            return f"{len(self.problems)} problems: {self.problems[0]}"
+        if self.exact:
+            return f"{self.frames} frames, luma bit for bit the source's"
+        return f"{self.frames} frames, PSNR-Y {self.psnr_mean:.2f} dB, {self.psnr_min:.2f} dB at least"
+
+
+def verify_reel(source: Source, output: str | Path) -> Verification:
+    """Compare an output with its source by decoding both whole.
+
+    Tolerances: timestamps must agree to the tick of the output's time base; luma of a lossless codec exactly, of a
+    lossy one to 20 dB in every picture; chapters to a millisecond; tags are compared, but only warned of. Raises
+    InputError where either cannot be read.
+    """
+    made = Source(str(output))
+    result = probe(made)
+    info = probe(source, result.fps)
+    comparison = _Comparison(info, result)
+    for wanted, got in _aligned(_pictures(source, info), _pictures(made, result), info, result):
+        comparison.add(wanted, got)
+    problems = comparison.problems()
+    expected = _expected(source, info, Path(output), result, comparison.pts)
+    problems += [expected] if isinstance(expected, str) else find_problems(Path(output), expected)
+    with open_media(source) as opened:
+        tags = changed_tags(Path(output), kept_tags(opened, _muxer(result)))
+        streams = len(opened.streams)
+    return comparison.verification(streams, problems, [f"tag {key} is not the source's" for key in tags])
+
+
+def _pictures(source: Source, info: StreamInfo) -> Iterator[Picture]:
+    for batch in decode_frames(source, info):
+        yield from ((int(pts), cast(Plane, luma)) for pts, luma in zip(batch.pts, batch.luma, strict=True))
+
+
+def _aligned(
+    wanted: Iterator[Picture], got: Iterator[Picture], info: StreamInfo, result: StreamInfo
+) -> Iterator[tuple[Picture | None, Picture | None]]:
+    """Pictures of the two that are shown at one time, in the result's unit; None for a side that has none then."""
+
+    def following(pictures: Iterator[Picture], unit: StreamInfo) -> Picture | None:
+        picture = next(pictures, None)
+        return picture and (rescale(picture[0], unit.time_base, result.time_base), picture[1])
+
+    ours, theirs = following(wanted, info), following(got, result)
+    while ours or theirs:
+        if theirs is None or (ours is not None and ours[0] < theirs[0]):
+            yield ours, None
+            ours = following(wanted, info)
+        elif ours is None or theirs[0] < ours[0]:
+            yield None, theirs
+            theirs = following(got, result)
+        else:
+            yield ours, theirs
+            ours, theirs = following(wanted, info), following(got, result)
+
+
+class _Comparison:
+    """Gathers what pairs of pictures have in common."""
+
+    def __init__(self, info: StreamInfo, result: StreamInfo) -> None:
+        self._info, self._result = info, result
+        self._same_size = (info.width, info.height) == (result.width, result.height)
+        self._widened = result.color.full_range and not info.color.full_range
+        self._map = LumaMap(
+            info.bit_depth, result.bit_depth, info.color.full_range, result.color.full_range and not self._widened
+        )
+        self._digests = hashlib.sha256(), hashlib.sha256()
+        self._psnr: list[float] = []
+        self._unequal: float | None = None  # seconds of the first picture whose luma differs
+        self._missing: list[float] = []
+        self._extra: list[float] = []
+        self.pts: list[int] = []  # of the source's pictures, in the result's unit
+
+    def add(self, wanted: Picture | None, got: Picture | None) -> None:
+        """Count one time at which either has a picture."""
+        unit = self._result.time_base
+        if wanted is not None:
+            self.pts.append(wanted[0])
+        if wanted is None or got is None:
+            missing, at = (self._missing, wanted) if wanted else (self._extra, got)
+            missing.append(float(cast(Picture, at)[0] * unit))
+        elif self._same_size:
+            self._compare(self._map.apply(wanted[1]), got[1], float(wanted[0] * unit))
+
+    def _compare(self, wanted: Plane, got: Plane, seconds: float) -> None:
+        for digest, plane in zip(self._digests, (wanted, got), strict=True):
+            digest.update(np.ascontiguousarray(plane).data)
+        if np.array_equal(wanted, got):
+            self._psnr.append(_EQUAL)
+            return
+        if self._unequal is None:
+            self._unequal = seconds
+        peak = (1 << self._result.bit_depth) - 1
+        error = cv2.norm(wanted, got, cv2.NORM_L2SQR) / wanted.size
+        self._psnr.append(min(_EQUAL, 10 * math.log10(peak * peak / error)))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the pictures."""
+        found = []
+        if not self._same_size:
+            sizes = f"{self._result.width}×{self._result.height}, expected {self._info.width}×{self._info.height}"
+            found.append(f"pictures are {sizes}")
+        if self._widened:
+            found.append("tagged as full range, but the source is limited")
+        for what, times in (("missing", self._missing), ("not in the source", self._extra)):
+            if times:
+                found.append(f"{len(times)} pictures {what}, the first at {times[0]:.6f} s")
+        if self._result.codec in LOSSLESS and self._unequal is not None:
+            found.append(f"luma differs, first at {self._unequal:.6f} s, though {self._result.codec} is lossless")
+        elif self._psnr and min(self._psnr) < LEAST_PSNR:
+            found.append(f"luma of a picture is {min(self._psnr):.1f} dB from the source's, expected {LEAST_PSNR:g}")
+        return found
+
+    def verification(self, streams: int, problems: list[str], warnings: list[str]) -> Verification:
+        """The result."""
+        compared = bool(self._psnr)
+        return Verification(
+            frames=len(self.pts),
+            streams=streams,
+            exact=compared and self._unequal is None and not self._missing and not self._extra,
+            source_sha256=self._digests[0].hexdigest(),
+            output_sha256=self._digests[1].hexdigest(),
+            psnr_mean=sum(self._psnr) / len(self._psnr) if compared else 0.0,
+            psnr_min=min(self._psnr) if compared else 0.0,
+            problems=tuple(problems),
+            warnings=tuple(warnings),
+        )
+
+
+def _expected(source: Source, info: StreamInfo, output: Path, result: StreamInfo, pts: list[int]) -> Expected | str:
+    """What the source says must be in the output; a problem in words where their streams do not pair up."""
+    with av.open(str(output), metadata_errors="replace") as written:
+        units = [s.time_base for s in written.streams if s.index != result.index and _has_packets(s)]
+    with open_media(source) as opened:
+        covers = cover_pictures(opened)
+        attached = [len(data) for data in covers.values()] + [len(s.data) for s in opened.streams.attachments]
+        kept = [s.index for s in opened.streams if s.index == info.index or _has_packets(s)]
+        others = [index for index in kept if index != info.index]
+        if len(others) != len(units):
+            return f"{len(units)} other streams, expected {len(others)}"
+        targets = {i: SimpleNamespace(time_base=unit) for i, unit in zip(others, units, strict=True)}
+        chapters = chapters_of(opened)
+        copier = Copier(
+            opened, targets, source.url, lenient=_muxer(result) == "matroska", offsets=partial(timeline_offsets, info)
+        )
+        for _ in copier.packets():
+            pass
+    return Expected(
+        video_pts=pts,
+        time_base=result.time_base,
+        streams=[copier.records.get(index) for index in kept],
+        attached=attached,
+        chapters=chapters,
+        same_container=same_family(info, _muxer(result)),
+    )
+
+
+def _has_packets(stream: object) -> bool:
+    return cast(SimpleNamespace, stream).type != "attachment" and not is_cover(stream) and not is_made_by_muxer(stream)
+
+
+def _muxer(result: StreamInfo) -> str:
+    """The muxer that a file read back was written with."""
+    kinds = result.container.split(",")
+    if "mov" in kinds:
+        return "mov" if result.source.url.lower().endswith(".mov") else "mp4"
+    return kinds[0]
