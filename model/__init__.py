@@ -1,0 +1,1 @@
+"""Networks: bins, training, weights and the engines that run them."""

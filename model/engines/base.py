@@ -1,0 +1,104 @@
+"""The Engine: a Colorizer that owns resources, checks what it is given and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.networks.unet import STRIDE
+from model.weights import Model
+from pipeline.errors import EngineError, OutOfMemoryError
+
+AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below 112
+_MEMORY_WORDS = ("bad alloc", "bad_alloc", "out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+class Engine(ABC):
+    """Runs one model. Thread-safe; each picture's result is independent of its batch.
+
+    `batch` is the largest number of pictures computed at a time; it is halved when memory runs out.
+    """
+
+    def __init__(self, model: Model, temperature: float, batch: int = 16) -> None:
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise EngineError(f"expected a temperature above 0, got {temperature}")
+        self.model = model
+        self.temperature = temperature
+        self.batch = batch
+
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """What computes, its version and its precision: `openvino-2026.4.1/f32`."""
+
+    @abstractmethod
+    def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 1, h, w) → ab (N, 2, h/4, w/4), N at most `batch`; raises OutOfMemoryError or EngineError."""
+
+    def close(self) -> None:  # noqa: B027 (an engine may own nothing)
+        """Give back memory and threads; the engine cannot be used afterwards."""
+
+    @property
+    def key(self) -> str:
+        """Names runtime, precision, weights and temperature; written to the ledger."""
+        return f"{self.runtime}/{self.model.sha256[:12]}/T{self.temperature:g}"
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Colour pictures: (N, 1, h, w) L* 0..100, h and w multiples of 32, to (N, 2, h/4, w/4) CIE a*, b*.
+
+        Raises ValueError for a wrong shape, OutOfMemoryError where a single picture does not fit, EngineError where the
+        network returns what cannot be a colour.
+        """
+        n, channels, h, w = lightness.shape if lightness.ndim == 4 else (0, 0, 0, 0)
+        if channels != 1 or h < STRIDE or w < STRIDE or h % STRIDE or w % STRIDE:
+            raise ValueError(
+                f"expected lightness (N, 1, h, w), h and w multiples of {STRIDE}, got {lightness.shape = }"
+            )
+        lightness = np.ascontiguousarray(lightness, np.float32)
+        ab = np.empty((n, 2, h // 4, w // 4), np.float32)
+        done = 0
+        while done < n:
+            size = min(self.batch, n - done)
+            try:
+                part = self.compute(lightness[done : done + size])
+            except OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.batch = size // 2
+                continue
+            self._check(lightness[done : done + size], part)
+            ab[done : done + size] = part
+            done += size
+        return ab
+
+    def _check(self, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
+        n, _, h, w = lightness.shape
+        if ab.shape != (n, 2, h // 4, w // 4):
+            raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; choose the engine torch")
+        if not np.isfinite(ab).all() or np.abs(ab).max() > AB_LIMIT:
+            raise EngineError(f"{self.key}: returned NaN or values that are no colour; choose the engine torch")
+        same = np.ptp(ab.reshape(n, -1, h * w // 16), axis=-1).max(axis=-1) == 0
+        if (same & (np.ptp(lightness.reshape(n, -1), axis=-1) > 1)).any():
+            raise EngineError(
+                f"{self.key}: returned one flat colour for a picture that is not flat; choose the engine torch"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def engine_error(key: str, e: Exception) -> EngineError:
+    """A runtime's own exception as ours: OutOfMemoryError where it says so, else EngineError, in one line."""
+    text = " ".join(str(e).split())
+    if isinstance(e, MemoryError) or any(word in text.lower() for word in _MEMORY_WORDS):
+        return OutOfMemoryError(f"{key}: not enough memory for one picture; close other programs or use fewer workers")
+    return EngineError(f"{key}: {text[:300] or type(e).__name__}; choose the engine torch")
