@@ -1,0 +1,234 @@
+"""What the INPUT arguments stand for: files, folders, globs, archives and numbered scans → items of work.
+
+Nothing is opened here; kinds are told from names and from what the file system says.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pipeline.member_names import IMAGE_SUFFIXES
+from pipeline.scans import IMAGE_SUFFIXES as SCAN_SUFFIXES
+from pipeline.storage import is_local
+
+Kind = Literal["video", "album", "scan"]
+
+ARCHIVE_SUFFIXES = (".zip", ".cbz", ".tar", ".cbt", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+VIDEO_SUFFIXES = (
+    *(".3g2", ".3gp", ".asf", ".av1", ".avi", ".dif", ".divx", ".dv", ".f4v", ".flv", ".gxf", ".ivf", ".m2t", ".m2ts"),
+    *(".h264", ".264", ".avc", ".hevc", ".h265", ".265", ".m1v", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov"),
+    *(".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts"),
+    *(".vc1", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
+)
+_NUMBER = re.compile(r"%0?\d*d")
+_MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One reel or album to be.
+
+    `name` is where the result goes below OUTDIR, spelt as the source is; the extension may still change.
+    `files` are the images of a folder's album, relative to `path`, in order; empty for anything else.
+    `certain` is false where the name did not tell the kind.
+    """
+
+    kind: Kind
+    path: str
+    name: PurePosixPath
+    files: tuple[str, ...] = ()
+    certain: bool = True
+
+
+@dataclass
+class Found:
+    """Items of work; files left out and arguments that are no good, each with a reason."""
+
+    items: list[Item] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_inputs(arguments: tuple[str, ...], outdir: Path, as_scan: bool = False) -> Found:
+    """Expand the arguments, in their order; inside a folder, in order of names.
+
+    The images of a folder argument, or of a glob, make one album; `as_scan` makes each folder of images one reel.
+    """
+    finder = _Finder(outdir, as_scan)
+    for argument in dict.fromkeys(arguments):
+        finder.add(argument)
+    return finder.result()
+
+
+def kind_of(name: str, as_scan: bool = False) -> Literal["video", "archive", "image"] | None:
+    """What a file is by its name; None for what is none of these. A scan may be of more kinds of images."""
+    lower = name.lower()
+    if lower.endswith(ARCHIVE_SUFFIXES):
+        return "archive"
+    if lower.endswith(tuple(SCAN_SUFFIXES if as_scan else IMAGE_SUFFIXES)):
+        return "image"
+    return "video" if lower.endswith(VIDEO_SUFFIXES) else None
+
+
+@dataclass
+class _Images:
+    """The images met below one root: what becomes one album."""
+
+    root: Path
+    place: PurePosixPath
+    files: list[str] = field(default_factory=list)
+
+
+class _Finder:
+    """Sorts arguments into items of work; remembers what it has met, so that nothing is taken twice."""
+
+    def __init__(self, outdir: Path, as_scan: bool) -> None:
+        self._outdir = _identity(outdir)
+        self._as_scan = as_scan
+        self._found = Found()
+        self._order: list[Item | _Images] = []
+        self._albums: dict[Path, _Images] = {}
+        self._files: set[str] = set()
+        self._folders: set[tuple[int, int] | None] = set()
+
+    def add(self, argument: str) -> None:
+        """Sort one argument."""
+        path = Path(argument)
+        if not is_local(argument):
+            self._add_url(argument)
+        elif path.is_dir():
+            self._add_tree(path, path, PurePosixPath())
+        elif os.path.lexists(path):
+            self._add_file(path, path.parent, PurePosixPath(path.name), explicit=True)
+        elif _NUMBER.search(path.name):
+            stem = _NUMBER.sub("", path.stem).replace("%%", "%").strip("._- ")
+            name = (stem or path.absolute().parent.name or "scan") + path.suffix
+            self._order.append(Item("scan", argument, PurePosixPath(name)))
+        elif _MAGIC.search(argument):
+            self._add_glob(argument)
+        else:
+            self._found.refused.append((argument, "no such file or folder"))
+
+    def result(self) -> Found:
+        """The items in the order in which they were met."""
+        self._found.items = [entry if isinstance(entry, Item) else _album(entry) for entry in self._order]
+        return self._found
+
+    def _add_url(self, url: str) -> None:
+        name = url.rstrip("/").rpartition("/")[2]
+        kind = kind_of(name)
+        self._order.append(
+            Item("video" if kind == "video" else "album", url, PurePosixPath(name), (), kind is not None)
+        )
+
+    def _add_glob(self, pattern: str) -> None:
+        root = _fixed_part(pattern)
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob wants a root)
+        for match in map(Path, matches):
+            if match.is_dir():
+                self._add_tree(match, root, PurePosixPath(), repeats=False)
+            else:
+                self._add_file(match, root, PurePosixPath(match.relative_to(root)), explicit=False)
+        if not matches:
+            self._found.refused.append((pattern, "no file or folder matches"))
+
+    def _add_tree(self, top: Path, root: Path, place: PurePosixPath, repeats: bool = True) -> None:
+        """Everything below `top`; its results go to where it lies below `root`."""
+        if _identity(top) == self._outdir:
+            self._found.refused.append((str(top), "is the output folder too; choose another with -o"))
+            return
+        before = self._met()
+        for file in self._walk(top):
+            self._add_file(file, root, place / file.relative_to(root).as_posix(), explicit=False)
+        if repeats and self._met() == before:
+            self._found.refused.append((str(top), "no video, image or archive in this folder"))
+
+    def _met(self) -> int:
+        return len(self._files)
+
+    def _walk(self, top: Path) -> Iterator[Path]:
+        """The files below `top`, in order; hidden ones and OUTDIR left out, loops of links cut."""
+        for folder, folders, names in os.walk(top, followlinks=True, onerror=self._unreadable):
+            here = Path(folder)
+            identity = _identity(here)
+            if identity in self._folders:
+                self._found.skipped.append((folder, "is a folder met before"))
+                folders.clear()
+                continue
+            self._folders.add(identity)
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and _identity(here / f) != self._outdir)
+            yield from (here / name for name in sorted(names) if not name.startswith("."))
+
+    def _unreadable(self, e: OSError) -> None:
+        self._found.refused.append((str(e.filename), f"cannot be listed: {e.strerror}"))
+
+    def _add_file(self, path: Path, root: Path, name: PurePosixPath, explicit: bool) -> None:
+        kind = kind_of(path.name, self._as_scan)
+        reason = _unusable(path)
+        if reason is None and kind is None and not explicit:
+            reason = "is no video, image or archive by its name"
+        if reason is not None:
+            (self._found.refused if explicit else self._found.skipped).append((str(path), reason))
+            return
+        absolute = os.path.abspath(path)  # noqa: PTH100  (Path.absolute keeps "..")
+        if absolute in self._files:
+            self._found.skipped.append((str(path), "is given twice"))
+            return
+        self._files.add(absolute)
+        if kind == "image":
+            self._add_image(path, root, explicit)
+        else:
+            self._order.append(Item("album" if kind == "archive" else "video", str(path), name, (), kind is not None))
+
+    def _add_image(self, path: Path, root: Path, explicit: bool) -> None:
+        if self._as_scan and explicit:
+            self._found.refused.append((str(path), "with --fps, give the folder or a pattern such as name%06d.dpx"))
+            return
+        key = path.parent if self._as_scan else root
+        if key not in self._albums:
+            place = PurePosixPath(path.parent.relative_to(root)) if self._as_scan else PurePosixPath()
+            self._albums[key] = _Images(key, place)
+            if self._as_scan:
+                named = place if place.name else PurePosixPath(path.absolute().parent.resolve().name or "scan")
+                self._order.append(Item("scan", str(key), named.with_name(named.name + path.suffix)))
+            else:
+                self._order.append(self._albums[key])
+        self._albums[key].files.append(path.relative_to(key).as_posix())
+
+
+def _album(images: _Images) -> Item:
+    if len(images.files) == 1:
+        only = images.files[0]
+        return Item("album", str(images.root / only), images.place / only)
+    return Item("album", str(images.root), images.place, tuple(images.files))
+
+
+def _unusable(path: Path) -> str | None:
+    """Why this cannot be read, if so; never opens it, as a pipe would block."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        return "is a broken link" if path.is_symlink() else f"cannot be read: {e.strerror}"
+    return None if stat.S_ISREG(mode) else "is not a regular file"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None for what does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The leading folders of a glob that hold no magic."""
+    path = Path(pattern)
+    return next(parent for parent in (path, *path.parents) if not _MAGIC.search(str(parent)))

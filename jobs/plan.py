@@ -1,0 +1,207 @@
+"""Inputs and recipe → the reels to make, their segments, and everything that can be known to go wrong beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, cast
+
+from jobs.apart import Apart
+from jobs.fingerprints import fingerprint_of
+from jobs.inputs import Item, kind_of
+from jobs.recipe import Recipe
+from jobs.reels import AlbumReel, Reel, VideoReel
+from jobs.worker import failure
+from pipeline.errors import InputError
+from pipeline.frames import Source
+from pipeline.limits import DEFAULT_LIMITS
+from pipeline.storage import is_local, local_path
+
+if TYPE_CHECKING:
+    from pipeline.codecs import Codec, EncoderSettings
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An item that will not be done, and why."""
+
+    reel_id: str
+    input: str
+    error: str
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans one item after the other; what they have in common."""
+
+    recipe: Recipe
+    weights: str  # hex SHA-256
+    outdir: Path
+
+    def reel_id(self, item: Item) -> str:
+        """Names input, place and settings; the same in every job with this OUTDIR."""
+        source = str(local_path(item.path).absolute()) if is_local(item.path) else item.path
+        return short_hash(source, str(item.name), self.recipe.digest(), self.weights, *item.files)
+
+    def plan(self, item: Item) -> Reel:
+        """Probe the item and settle everything; raises ReelcolorError."""
+        if item.kind == "scan":
+            return self._scan(item)
+        if item.kind == "album" or (not item.certain and self._is_album(item.path)):
+            return self._album(item)
+        return self._video(item, Source(item.path), self.recipe.fps)
+
+    def _is_album(self, path: str) -> bool:
+        from pipeline.archives import album_kind
+
+        return album_kind(path) is not None
+
+    def _scan(self, item: Item) -> Reel:
+        from pipeline.probe import scan_source
+
+        fps = self.recipe.fps or Recipe.scan_fps
+        reel = self._video(item, scan_source(item.path, fps), fps)
+        if self.recipe.fps is None:
+            assumed = f"the scan's rate is taken as {fps} frames a second; --fps says otherwise"
+            reel = dataclasses.replace(reel, warnings=(assumed, *reel.warnings))
+        return reel
+
+    def _video(self, item: Item, source: Source, fps: Fraction | None) -> VideoReel:
+        from pipeline.containers import choose_container, preflight
+        from pipeline.encode import resolve_encoder
+        from pipeline.probe import other_streams, probe
+        from pipeline.segments import cut_segments
+        from pipeline.temporal import WARMUP_FRAMES
+
+        info = probe(source, fps)
+        others = other_streams(source)
+        spec = resolve_encoder(info, encoder_settings(self.recipe))
+        container = choose_container(info, spec, others)
+        preflight(source, info, spec, container)
+        name = item.name.with_name(_stem(item.name) + container.extension)
+        return VideoReel(
+            id=self.reel_id(item),
+            input=item.path,
+            item=item,
+            output=self.outdir / name,
+            name=str(name),
+            fingerprint=fingerprint_of(item),
+            segments=cut_segments(source, info, self.recipe.segment_seconds, WARMUP_FRAMES),
+            look=self.recipe.look,
+            warnings=(*info.warnings, *spec.notes, *container.notes),
+            info=info,
+            spec=spec,
+            container=container,
+            others=others,
+        )
+
+    def _album(self, item: Item) -> AlbumReel:
+        from pipeline.album import cut_album
+        from pipeline.archives import list_members
+
+        album = list_members(item.path, DEFAULT_LIMITS, item.files or None)
+        if not any(member.is_image for member in album.members):
+            raise InputError(f"{item.path}: holds no image that can be coloured; see the list of formats")
+        return AlbumReel(
+            id=self.reel_id(item),
+            input=item.path,
+            item=item,
+            output=self.outdir / item.name,
+            name=str(item.name),
+            fingerprint=fingerprint_of(item),
+            segments=cut_album(album),
+            look=self.recipe.look,
+            warnings=album.warnings,
+            album=album,
+            limits=DEFAULT_LIMITS,
+        )
+
+
+def encoder_settings(recipe: Recipe) -> EncoderSettings:
+    """The profile's, or those of another codec, with the recipe's own quality and preset.
+
+    Raises RecipeError where the codec does not have these.
+    """
+    from pipeline.codecs import PROFILES, EncoderSettings, check_settings
+
+    base = PROFILES[recipe.profile]
+    if recipe.codec not in (None, base.codec):
+        base = EncoderSettings(cast("Codec", recipe.codec))
+    crf = base.crf if recipe.crf is None else recipe.crf
+    settings = dataclasses.replace(base, crf=crf, preset=recipe.preset or base.preset)
+    check_settings(settings)
+    return settings
+
+
+def plan_all(
+    planner: Planner, items: Sequence[Item], apart: Apart, heard: Callable[[str, int, int], None]
+) -> tuple[list[tuple[Item, Reel]], list[Refusal]]:
+    """Plan every item; what cannot be planned is refused, the others are not held up.
+
+    `heard` is told of each path, its number and how many there are, before it is read.
+    """
+    planned: list[tuple[Item, Reel]] = []
+    refused: list[Refusal] = []
+    for number, item in enumerate(items, 1):
+        heard(item.path, number, len(items))
+        try:
+            planned.append((item, apart.call(item.path, planner.plan, item)))
+        except Exception as e:  # one file never stops a batch
+            refused.append(Refusal(planner.reel_id(item), item.path, failure(e, item.path).message))
+    return planned, refused
+
+
+def settle_names(
+    planned: Sequence[tuple[Item, Reel]], taken: Mapping[Path, str], sources: Iterable[str]
+) -> tuple[list[Reel], list[Refusal]]:
+    """Give every reel outputs of its own; `taken` are outputs of other inputs, `sources` must not be written over.
+
+    Where two would share one name, those whose extension changed keep the source's as well: a.avi becomes a.avi.mkv.
+    """
+    claims = Counter([*taken, *(path for _, reel in planned for path in reel.targets())])
+    inputs = {local_path(s).resolve() for s in sources if is_local(s)}
+    owners = dict(taken)
+    kept: list[Reel] = []
+    refused: list[Refusal] = []
+    for item, first in planned:
+        shared = any(claims[path] > 1 for path in first.targets())
+        reel = _keep_extension(item, first) if shared else first
+        targets = reel.targets()
+        rival = next((path for path in targets if path in owners), None)
+        source = next((path for path in targets if path.resolve() in inputs), None)
+        if rival is not None:
+            error = f"its output {rival} is also that of {owners[rival]}; run them with different -o"
+            refused.append(Refusal(reel.id, reel.input, f"{reel.input}: {error}", str(rival)))
+        elif source is not None:
+            error = f"its output {source} would replace a source; choose another folder with -o"
+            refused.append(Refusal(reel.id, reel.input, f"{reel.input}: {error}", str(source)))
+        else:
+            owners |= dict.fromkeys(targets, reel.input)
+            kept.append(reel)
+    return kept, refused
+
+
+def _keep_extension(item: Item, reel: Reel) -> Reel:
+    """The same reel with the source's extension before its own, if that is another."""
+    changed = PurePosixPath(reel.name)
+    if changed == item.name:
+        return reel
+    name = item.name.with_name(item.name.name + changed.suffix)
+    return dataclasses.replace(reel, name=str(name), output=reel.output.with_name(name.name))
+
+
+def short_hash(*parts: str) -> str:
+    """12 hex digits over all parts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _stem(name: PurePosixPath) -> str:
+    """The name without its extension; the digits of `reel.2024` are no extension."""
+    return name.stem if kind_of(name.name) else name.name

@@ -1,0 +1,43 @@
+"""`reelcolor verify`: the comparison of a source with its output, as a document and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.frames import Source
+from pipeline.storage import is_local
+
+
+def prove(source: str, output: str) -> dict[str, Any]:
+    """Decode and compare; raises InputError where either cannot be read as a video."""
+    from pipeline.verify import verify_reel
+
+    if Path(output).is_dir():
+        raise InputError(f"{output}: is a folder, expected a video that reelcolor wrote")
+    found = verify_reel(_source(source, output), output)
+    return {"source": source, "output": output, **dataclasses.asdict(found)}
+
+
+def _source(source: str, output: str) -> Source:
+    """The source as a video; a numbered scan runs at the output's rate."""
+    from pipeline.probe import probe, scan_source
+
+    path = Path(source)
+    if is_local(source) and (path.is_dir() or ("%" in path.name and not path.exists())):
+        return scan_source(source, probe(Source(output)).fps)
+    return Source(source)
+
+
+def in_words(proof: dict[str, Any]) -> str:
+    """The proof for reading."""
+    lines = [f"{proof['frames']} frames, {proof['streams']} streams"]
+    if proof["exact"]:
+        lines += ["luma: bit for bit the source's", f"  SHA-256 {proof['source_sha256']}"]
+    else:
+        lines += [f"luma: PSNR-Y {proof['psnr_mean']:.2f} dB on average, {proof['psnr_min']:.2f} dB at least"]
+    lines += [f"note: {w}" for w in proof["warnings"]]
+    lines += [f"PROBLEM: {p}" for p in proof["problems"]]
+    return "\n".join([*lines, "not as promised" if proof["problems"] else "as promised"])

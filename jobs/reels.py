@@ -1,0 +1,213 @@
+"""A planned reel or album: all that a worker needs to colour a part of it, and to put the parts together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from jobs.inputs import Item
+from jobs.ledger import plain
+from pipeline.frames import Look, Segment, SegmentFile
+
+if TYPE_CHECKING:
+    from pipeline.archives import Album
+    from pipeline.containers import Container
+    from pipeline.encoders import EncoderSpec
+    from pipeline.frames import StreamInfo
+    from pipeline.infer import Colorizer
+    from pipeline.limits import Limits
+    from pipeline.probe import OtherStream
+
+Progress = Callable[[int], None]
+_PIXELS_A_BYTE = 5  # of a compressed photograph, roughly
+_ALBUM_WINDOW = 4_000_000  # pixels; an album's pictures are decoded some at a time
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What putting a reel together came to.
+
+    `files` as in `ledger.Done`; `digest` is (SHA-256, bytes) where already known; `problems` make the reel count as
+    failed, though its output is there.
+    """
+
+    frames: int
+    files: tuple[str, ...] = (".",)
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    digest: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reel(ABC):
+    """One input's plan. `name` is the output's place below OUTDIR, `fingerprint` tells a changed source."""
+
+    id: str
+    input: str
+    item: Item
+    output: Path
+    name: str
+    fingerprint: Mapping[str, Any]
+    segments: tuple[Segment, ...]
+    look: Look
+    warnings: tuple[str, ...] = ()
+    unit: str = field(default="frames", init=False)
+
+    @property
+    @abstractmethod
+    def frames(self) -> int:
+        """Pictures to colour, as far as is known before decoding."""
+
+    @property
+    @abstractmethod
+    def pixels(self) -> int:
+        """Luma samples to colour, as far as is known before decoding."""
+
+    @property
+    @abstractmethod
+    def frame_pixels(self) -> int:
+        """Luma samples of one picture, or as many as take the memory that a worker needs."""
+
+    @abstractmethod
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:
+        """Colour one segment into `out`."""
+
+    @abstractmethod
+    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str]) -> Assembled:
+        """Put the finished segments together; the output appears whole or not at all."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What the plan says of this kind of input, JSON-ready."""
+
+    @abstractmethod
+    def span(self, segment: Segment) -> str:
+        """Where the segment lies, in words."""
+
+    def part(self, segment: Segment) -> Self:
+        """What the worker of one segment needs to be sent."""
+        del segment
+        return self
+
+    def targets(self) -> tuple[Path, ...]:
+        """Every file that the output consists of."""
+        return (self.output,)
+
+    def existing(self) -> Path | None:
+        """A file that is there already under one of the output's names."""
+        return next((path for path in self.targets() if os.path.lexists(path)), None)
+
+    def entry(self) -> dict[str, Any]:
+        """This reel in plan.json: a function of input and recipe alone."""
+        common = {"id": self.id, "input": self.input, "output": self.name, "fingerprint": self.fingerprint}
+        listed = {"segments": self.segments, "warnings": self.warnings}
+        entry: dict[str, Any] = plain(common | self.facts() | listed)
+        return entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoReel(Reel):
+    """A video file or a numbered scan."""
+
+    info: StreamInfo
+    spec: EncoderSpec
+    container: Container
+    others: tuple[OtherStream, ...] = ()
+
+    @property
+    def frames(self) -> int:  # noqa: D102
+        return self.info.frames
+
+    @property
+    def pixels(self) -> int:  # noqa: D102
+        return self.info.frames * self.frame_pixels
+
+    @property
+    def frame_pixels(self) -> int:  # noqa: D102
+        return self.info.width * self.info.height
+
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:  # noqa: D102
+        from pipeline.reel import colorize_segment
+
+        return colorize_segment(self.info.source, self.info, segment, colorizer, self.look, self.spec, out, progress)
+
+    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
+        from pipeline.assemble import assemble
+
+        made = assemble(self.info.source, self.info, self.spec, self.container, files, self.output, provenance)
+        return Assembled(made.frames, warnings=made.warnings, digest=(made.sha256, made.bytes))
+
+    def span(self, segment: Segment) -> str:  # noqa: D102
+        info = self.info
+        start, end = (
+            float(((default if pts is None else pts) - info.start_pts) * info.time_base)
+            for pts, default in ((segment.start, info.start_pts), (segment.end, info.end_pts))
+        )
+        return f"segment {segment.index + 1} of {len(self.segments)} ({start:.2f} s to {end:.2f} s)"
+
+    def facts(self) -> dict[str, Any]:  # noqa: D102
+        spec = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec) if f.name != "notes"}
+        return {"kind": "video", "stream": self.info, "encoder": spec, "container": self.container.name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbumReel(Reel):
+    """An archive, a folder of images, or one image."""
+
+    album: Album
+    limits: Limits
+    unit: str = field(default="images", init=False)
+
+    @property
+    def frames(self) -> int:  # noqa: D102
+        return self.album.images
+
+    @property
+    def pixels(self) -> int:  # noqa: D102
+        return sum(member.size for member in self.album.members if member.colourable) * _PIXELS_A_BYTE
+
+    @property
+    def frame_pixels(self) -> int:  # noqa: D102
+        return _ALBUM_WINDOW
+
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:  # noqa: D102
+        from pipeline.album import colorize_images
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return colorize_images(self.album, segment, colorizer, self.look, self.limits, out, progress)
+
+    def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
+        from pipeline.album_bind import assemble_album
+
+        made = assemble_album(self.album, files, self.output, self.limits)
+        errors = tuple(map(str, made.errors))
+        return Assembled(made.coloured + made.kept, self._files(), made.warnings, errors)
+
+    def span(self, segment: Segment) -> str:  # noqa: D102
+        return f"segment {segment.index + 1} of {len(self.segments)} ({segment.frames} images)"
+
+    def targets(self) -> tuple[Path, ...]:  # noqa: D102
+        return tuple(self.output / name for name in self._files()) if self.album.kind == "folder" else (self.output,)
+
+    def _files(self) -> tuple[str, ...]:
+        if self.album.kind != "folder":
+            return (".",)
+        return tuple(member.name for member in self.album.members if not member.left_out)
+
+    def part(self, segment: Segment) -> Self:  # noqa: D102
+        return dataclasses.replace(self, album=self.album.part(segment), warnings=())
+
+    def facts(self) -> dict[str, Any]:  # noqa: D102
+        album = self.album
+        left = [m for m in album.members if m.problem]
+        return {
+            "kind": album.kind,
+            "members": len(album.members),
+            "images": album.images,
+            "problems": [*album.errors, *(f"{m.name}: {m.problem}" for m in left)],
+        }

@@ -1,0 +1,80 @@
+"""A `colorize` command, parsed: what to do, and the engine to do it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.inputs import Item
+from jobs.ledger import Job
+from jobs.plan import encoder_settings, short_hash
+from jobs.recipe import Recipe
+from jobs.worker import Opener
+from pipeline.errors import EngineError, InputError
+from pipeline.storage import is_local, local_path, sha256_file
+
+if TYPE_CHECKING:
+    from pipeline.infer import Colorizer
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """The engine to colour with: how a worker opens it, and the SHA-256 of its weights."""
+
+    open: Opener
+    weights: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; raises RecipeError where the codec does not have the quality or the preset."""
+
+    inputs: tuple[str, ...]
+    outdir: Path
+    recipe: Recipe = field(default_factory=Recipe)
+    workers: int | None = None
+    overwrite: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        encoder_settings(self.recipe)
+
+
+@contextmanager
+def open_colorizer(model: str, weights: str, temperature: float | None) -> Iterator[Colorizer]:
+    """The model's engine on this machine; raises EngineError, also where its weights are not those planned with."""
+    from model.engines import open_engine
+    from model.weights import load_model
+
+    loaded = load_model(model)
+    if loaded.sha256 != weights:
+        raise EngineError(f"{model}: changed since the run began; run the same command again")
+    with open_engine(loaded, temperature=temperature) as engine:
+        yield engine
+
+
+def default_colouring(recipe: Recipe) -> Colouring:
+    """The recipe's model, hashed but not loaded; raises EngineError where there is none."""
+    from model.registry import locate
+
+    try:
+        weights = sha256_file(locate(recipe.model).path)
+    except InputError as e:
+        raise EngineError(str(e)) from e
+    return Colouring(partial(open_colorizer, recipe.model, weights, recipe.temperature), weights)
+
+
+def job_of(request: Request, colouring: Colouring) -> Job:
+    """The job folder of a command: the same for the same inputs, recipe and weights."""
+    inputs = [str(local_path(i).absolute()) if is_local(i) else i for i in request.inputs]
+    return Job(request.outdir.absolute(), short_hash(*inputs, request.recipe.digest(), colouring.weights))
+
+
+def sources_of(items: Iterable[Item]) -> Iterator[str]:
+    """Every file that is read."""
+    for item in items:
+        yield from (f"{item.path}/{name}" for name in item.files) if item.files else (item.path,)

@@ -1,0 +1,98 @@
+"""What is there already: reels finished by an earlier run, segments of unfinished ones, files that are in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from jobs.fingerprints import fingerprint_of
+from jobs.inputs import Item
+from jobs.ledger import Done, Job, Record, ReelLedger, output_digest
+from jobs.plan import Planner, short_hash
+from jobs.reels import Reel
+from pipeline.errors import ReelcolorError
+from pipeline.frames import Segment
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier run says of an item. `replaceable`: what lies at the output's place is that run's own work."""
+
+    done: Done | None = None
+    replaceable: bool = False
+
+
+def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
+    """Whether the item is done: the source is the same, and the output is what was written then, to the last bit."""
+    found = job.finished(planner.reel_id(item))
+    if found is None:
+        return Before()
+    ledger, done = found
+    intact = _intact(job.outdir, done)
+    try:
+        same = fingerprint_of(item) == done.plan.get("fingerprint")
+    except ReelcolorError:
+        return Before()  # planning will say what is wrong with the source
+    if same and intact:
+        return Before(done=done)
+    note(f"{item.path}: {'its output is gone or changed' if same else 'changed since it was coloured'}; done again")
+    ledger.forget()
+    return Before(replaceable=intact)
+
+
+def _intact(outdir: Path, done: Done) -> bool:
+    try:
+        return output_digest(outdir / done.output, done.files) == (done.sha256, done.bytes)
+    except ReelcolorError:
+        return False
+
+
+@dataclass
+class State:
+    """A reel on its way: which of its segments are finished, and how the run stands with it."""
+
+    reel: Reel
+    ledger: ReelLedger
+    replace: bool  # whether what lies at the output's place may be written over
+    records: dict[int, Record] = field(default_factory=dict)
+    started: float | None = None  # time.monotonic()
+    made: int = 0  # frames coloured in this run
+    ended: bool = False
+
+    def identity(self, segment: Segment) -> str:
+        """Hash of all that the segment's content depends on but the engine."""
+        reel = self.reel
+        cut = [segment.start, segment.end, segment.seek]
+        return short_hash(version("reelcolor"), reel.id, json.dumps(dict(reel.fingerprint)), json.dumps(cut))
+
+    def take_stock(self, note: Note) -> None:
+        """Find the segments that are finished and still what their records say; name the others."""
+        for segment in self.reel.segments:
+            found = self.ledger.read_record(segment, self.identity(segment))
+            if isinstance(found, Record):
+                self.records[segment.index] = found
+            elif found is not None:
+                note(f"{self.reel.input}: {self.reel.span(segment)} is done again: {found}")
+
+    def keep_engine(self, key: str, note: Note) -> None:
+        """Drop what another engine made: a reel's segments all come from one."""
+        other = [index for index, record in self.records.items() if record.engine != key]
+        for index in other:
+            del self.records[index]
+        if other:
+            note(f"{self.reel.input}: {len(other)} segments are done again: they were made with another engine")
+
+    @property
+    def missing(self) -> tuple[Segment, ...]:
+        """Segments still to be coloured."""
+        return tuple(segment for segment in self.reel.segments if segment.index not in self.records)
+
+    @property
+    def frames_done(self) -> int:
+        """Frames of finished segments."""
+        return sum(record.file.frames for record in self.records.values())

@@ -1,0 +1,235 @@
+"""What a worker does: open the engine once, then colour segments and put finished reels together.
+
+A task's outcome is a value, errors included: an exception that leaves a worker would be the death of the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from jobs.fingerprints import fingerprint_of
+from jobs.ledger import Done, Record, ReelLedger, output_digest
+from jobs.reels import Reel
+from jobs.text import log_everything, one_line
+from pipeline.errors import EngineError, InputError, ReelcolorError, StorageError
+from pipeline.frames import Segment, SegmentFile
+from pipeline.storage import storage_error
+
+if TYPE_CHECKING:
+    from pipeline.infer import Colorizer
+
+Opener = Callable[[], AbstractContextManager["Colorizer"]]
+FailureKind = Literal["internal", "input", "storage", "engine", "recipe", "verification", "worker"]
+TRANSIENT: tuple[FailureKind, ...] = ("internal", "storage")  # kinds of failure worth one more attempt
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task failed, in one line; `trace` is for --debug."""
+
+    kind: FailureKind
+    message: str
+    trace: str = ""
+
+
+Outcome = Record | Done | Failure
+
+
+class Task(Protocol):
+    """One thing for a worker to do."""
+
+    @property
+    def reel_id(self) -> str:
+        """The reel it is for."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Unlike any other task's."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What it is, for a message."""
+        ...
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether it colours anything."""
+        ...
+
+    def run(self, colorizer: Colorizer | None, progress: Callable[[int], None]) -> Record | Done:
+        """Do it; raises ReelcolorError."""
+        ...
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """Colour one segment: its media file, then its ledger record."""
+
+    reel: Reel
+    segment: Segment
+    folder: Path
+    identity: str
+    settings: Mapping[str, Any]
+    needs_engine: bool = field(default=True, init=False)
+
+    @property
+    def reel_id(self) -> str:  # noqa: D102
+        return self.reel.id
+
+    @property
+    def key(self) -> str:  # noqa: D102
+        return f"{self.reel.id}/{self.segment.index}"
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return f"{self.reel.input}: {self.reel.span(self.segment)}"
+
+    def run(self, colorizer: Colorizer | None, progress: Callable[[int], None]) -> Record:  # noqa: D102
+        if colorizer is None:
+            raise EngineError(f"{self.reel.input}: no engine is open to colour {self.name} with")
+        ledger = ReelLedger(self.folder)
+        media = ledger.media(self.segment.index)
+        made = self.reel.colorize(self.segment, colorizer, media, progress)
+        made = dataclasses.replace(made, path=media.name)
+        record = Record(self.identity, colorizer.key, self.segment, made, self.settings)
+        ledger.write_record(record)
+        return record
+
+
+@dataclass(frozen=True)
+class AssembleTask:
+    """Put a reel's finished segments together, prove the result, and write down that it is done."""
+
+    reel: Reel
+    folder: Path
+    records: tuple[Record, ...]
+    provenance: Mapping[str, str]
+    replace: bool  # whether something may be at the output's place
+    seconds: float  # spent on the reel before
+    needs_engine: bool = field(default=False, init=False)
+
+    @property
+    def reel_id(self) -> str:  # noqa: D102
+        return self.reel.id
+
+    @property
+    def key(self) -> str:  # noqa: D102
+        return f"{self.reel.id}/assemble"
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return f"{self.reel.input}: putting the output together"
+
+    def run(self, _colorizer: Colorizer | None, _progress: Callable[[int], None]) -> Done:  # noqa: D102
+        ledger = ReelLedger(self.folder)
+        if not self.replace and (there := self.reel.existing()):
+            raise StorageError(f"{there}: appeared while {self.reel.input} was coloured; move it, or pass --overwrite")
+        if fingerprint_of(self.reel.item) != self.reel.fingerprint:
+            raise InputError(f"{self.reel.input}: changed while it was coloured; run the same command again")
+        ledger.announce(self.reel.name)
+        files = [dataclasses.replace(r.file, path=str(ledger.media(r.segment.index))) for r in self.records]
+        made = self.reel.assemble(files, self.provenance)
+        sha256, size = made.digest or output_digest(self.reel.output, made.files)
+        done = Done(
+            input=self.reel.input,
+            output=self.reel.name,
+            files=made.files,
+            sha256=sha256,
+            bytes=size,
+            frames=made.frames,
+            seconds=self.seconds,
+            identity=self.records[0].identity if self.records else "",
+            engine=self.records[0].engine if self.records else "",
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            warnings=_distinct([*self.reel.warnings, *(w for f in files for w in f.warnings), *made.warnings]),
+            problems=made.problems,
+            plan=self.reel.entry(),
+            segments=tuple(summary(r.file, r.segment) for r in self.records),
+        )
+        ledger.write_done(done)
+        return done
+
+
+def summary(file: SegmentFile, segment: Segment) -> dict[str, Any]:
+    """A segment in the record of its reel: everything but its timestamps."""
+    facts = {f.name: getattr(file, f.name) for f in dataclasses.fields(file) if f.name not in ("path", "pts")}
+    return {"index": segment.index} | facts
+
+
+def _distinct(lines: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
+
+
+class Worker:
+    """Holds one engine for any number of tasks, several of them at a time from several threads."""
+
+    def __init__(self, opener: Opener, debug: bool = False) -> None:
+        if debug:
+            log_everything()
+        self._opener = opener
+        self._stack = ExitStack()
+        self._colorizer: Colorizer | None = None
+        self._written: dict[str, int] = {}
+
+    def open(self) -> str | Failure:
+        """Open the engine; its key."""
+        try:
+            self._colorizer = self._stack.enter_context(self._opener())
+        except Exception as e:  # the boundary of the process: what went wrong becomes a value
+            return failure(e)
+        return self._colorizer.key
+
+    def perform(self, task: Task, told: Callable[[], None] = lambda: None) -> Outcome:
+        """Do one task; `told` is called whenever there is progress."""
+        self._written[task.key] = 0
+
+        def progress(frames: int) -> None:
+            self._written[task.key] += frames
+            told()
+
+        try:
+            return task.run(self._colorizer, progress)
+        except Exception as e:  # as above
+            return failure(e)
+        finally:
+            del self._written[task.key]
+
+    def progress(self) -> dict[str, int]:
+        """Frames written so far by the tasks under way, by reel."""
+        totals: dict[str, int] = {}
+        for key, frames in list(self._written.items()):
+            reel = key.partition("/")[0]
+            totals[reel] = totals.get(reel, 0) + frames
+        return totals
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._stack.close()
+
+
+def failure(e: Exception, what: str = "") -> Failure:
+    """An exception as a value; `what` it is about is named where the exception does not."""
+    trace = "".join(traceback.format_exception(e))
+    if isinstance(e, ReelcolorError):
+        return Failure(e.kind, one_line(str(e)), trace)  # type: ignore[arg-type]
+    if isinstance(e, OSError):
+        return Failure("storage", one_line(str(storage_error(e.filename or "the output", e))), trace)
+    if isinstance(e, MemoryError):
+        return Failure("engine", "out of memory; use fewer --workers", trace)
+    about = f"{what}: " if what else ""
+    message = f"{about}internal error, {type(e).__name__}: {one_line(str(e))}; --debug shows where"
+    return Failure("internal", message, trace)
+
+
+def as_error(found: Failure) -> ReelcolorError:
+    """The failure as an exception; for what concerns the whole run."""
+    return StorageError(found.message) if found.kind == "storage" else EngineError(found.message)
