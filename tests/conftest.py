@@ -1,0 +1,47 @@
+"""What the tests of whole runs share: two films, and what an undisturbed run makes of the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import media
+import numpy as np
+import pytest
+from fakes import SIZE, content, run
+from media import write
+
+from jobs.run import Run
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of any size in this process, one task after the other."""
+    monkeypatch.setattr(Run, "_work_on_ray", lambda self, _segments: self._work_here(engine=True))
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds in six segments."""
+    return write(tmp_path_factory.mktemp("film") / "film.mkv", frames=60, gop=2, **SIZE)
+
+
+@pytest.fixture(scope="session")
+def flash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds, the fourth of them white: where the dangerous colorizers strike."""
+    path = tmp_path_factory.mktemp("flash") / "flash.mkv"
+    usual = media.picture
+    with pytest.MonkeyPatch.context() as patch:
+        white = np.full((48, 64), 230)
+        patch.setattr(media, "picture", lambda n, *size: white if 30 <= n < 40 else usual(n, *size))
+        return write(path, frames=60, gop=2, **SIZE)
+
+
+@pytest.fixture(scope="session")
+def reference(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What an undisturbed run makes of the film: (pts, hash of the decoded planes)."""
+    out = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_work_on_ray", lambda self, _segments: self._work_here(engine=True))
+        assert run(film, out=out).exit_code == 0
+    return content(out / "film.mkv")

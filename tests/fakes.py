@@ -1,0 +1,121 @@
+"""Colorizers for tests of the machinery around them, and a driver process that a test may kill.
+
+python fakes.py OPTIONS-AS-JSON     runs `colorize` with the named colorizer, prints the JSON document
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.console import Console
+from jobs.ledger import FOLDER
+from jobs.recipe import Recipe
+from jobs.request import Colouring, Request
+from jobs.results import Report
+from jobs.run import colorize
+from pipeline.errors import EngineError, InputError
+
+WEIGHTS = "0" * 64
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # so that workers find this module
+SIZE: dict[str, Any] = {"width": 64, "height": 48, "rate": Fraction(10)}  # of small videos; ten frames a second
+BRIGHT = 70.0  # mean L* above which the dangerous colorizers do what they are named for
+
+
+class Fake:
+    """ab is a fixed function of L*; `delay` seconds a call."""
+
+    def __init__(self, delay: float = 0.0, key: str = "fake") -> None:
+        self.delay, self.key = delay, key
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(self.delay)
+        small = lightness[:, :, ::4, ::4]
+        return np.concatenate([20 - small / 5, small / 4], axis=1)
+
+
+class Deadly(Fake):
+    """Kills its process at a bright picture."""
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        if lightness.mean() > BRIGHT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(lightness)
+
+
+class Failing(Fake):
+    """Fails at a bright picture."""
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        if lightness.mean() > BRIGHT:
+            raise InputError("too bright")
+        return super().__call__(lightness)
+
+
+KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing}
+
+
+@contextmanager
+def open_fake(kind: str = "fake", **settings: Any) -> Iterator[Fake]:
+    if kind == "broken":
+        raise EngineError("the weights are damaged")
+    yield KINDS[kind](**settings)
+
+
+def colouring(kind: str = "fake", **settings: Any) -> Colouring:
+    return Colouring(partial(open_fake, kind, **settings), WEIGHTS)
+
+
+def run(*inputs: Path | str, out: Path, kind: str = "fake", workers: int | None = None, **settings: Any) -> Report:
+    """`colorize` with a fake colorizer, in segments of a second."""
+    engine = {name: settings.pop(name) for name in ("delay", "key") if name in settings}
+    overwrite = settings.pop("overwrite", False)
+    recipe = Recipe(**{"segment_seconds": 1.0, "preset": "ultrafast"} | settings)
+    request = Request(tuple(map(str, inputs)), out, recipe, workers, overwrite)
+    return colorize(request, Console(), colouring(kind, **engine))
+
+
+def content(path: Path) -> tuple[tuple[int, ...], str]:
+    """(pts, hash of all decoded planes) of a video."""
+    digest = hashlib.sha256()
+    pts = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            assert frame.pts is not None
+            pts.append(frame.pts)
+            for plane in frame.to_ndarray():
+                digest.update(np.ascontiguousarray(plane))
+    return tuple(pts), digest.hexdigest()
+
+
+def statuses(report: Report) -> list[str]:
+    return [result.status for result in report.results]
+
+
+def records(out: Path) -> list[Path]:
+    return sorted(out.glob(f"{FOLDER}/*/reels/*/segments/*.json"))
+
+
+def no_leftovers(out: Path) -> bool:
+    return not [p for p in out.rglob("*") if ".part" in p.name or p.suffix == ".seg"]
+
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    report = run(*options.pop("inputs"), out=Path(options.pop("out")), **options)
+    print(json.dumps(report.document()))
+    sys.exit(report.exit_code)

@@ -1,0 +1,66 @@
+"""The process apart: answers, errors and deaths come back; it ends with the process that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.apart import Apart
+from pipeline.errors import InputError, UnsupportedError
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def refuse() -> None:
+    raise UnsupportedError("a.mkv: no")
+
+
+def stumble() -> None:
+    raise KeyError("odd")
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_answers_errors_and_deaths_come_back() -> None:
+    with Apart() as apart:
+        assert apart.call("x", double, 21) == 42
+        with pytest.raises(UnsupportedError, match=r"a\.mkv: no"):
+            apart.call("x", refuse)
+        with pytest.raises(RuntimeError, match="KeyError: 'odd'"):
+            apart.call("x", stumble)
+        with pytest.raises(InputError, match=r"bad\.mkv: reading it crashes the process that does \(SIGSEGV\)"):
+            apart.call("bad.mkv", die, signal.SIGSEGV)
+        assert apart.call("x", double, 4) == 8
+
+
+def test_it_ends_with_its_parent() -> None:
+    code = """
+import os, time
+from jobs.apart import Apart
+if __name__ == "__main__":
+    with Apart() as apart:
+        print(apart.call("", os.getpid), flush=True)
+        time.sleep(60)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    end = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)

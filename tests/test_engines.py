@@ -1,0 +1,256 @@
+"""Engines: the same colour from each, whatever the batch, threads or size, and never a silent failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+
+from model import export
+from model.bins import annealed_mean, gamut_bins
+from model.cache import cache_folder
+from model.engines import base, open_engine, self_test
+from model.engines.openvino import OpenVINOEngine
+from model.engines.torch import TorchEngine
+from model.export import cached_onnx
+from model.networks.unet import UNet, UNetConfig
+from model.weights import Model
+from pipeline.errors import EngineError, OutOfMemoryError
+
+RNG = np.random.default_rng(0)
+PICTURES = (RNG.random((5, 1, 64, 96)) * 100).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield cache_folder()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(bins=309, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
+    for _ in range(3):
+        net(torch.rand(4, 1, 64, 64) * 100)
+    torch.nn.init.normal_(net.head.weight, std=1.0)  # opinions, so that ab spreads
+    net = net.eval().requires_grad_(False)
+    return Model("tiny", "ab" * 32, net, torch.from_numpy(gamut_bins()), torch.full((309,), 1 / 309), 0.38, {})
+
+
+@pytest.fixture(scope="module")
+def engine(model: Model) -> Iterator[base.Engine]:
+    with open_engine(model) as opened:
+        yield opened
+
+
+class Broken(base.Engine):
+    """Returns what it is told to, or fails as it is told to, above a number of pictures."""
+
+    def __init__(self, model: Model, result: object, above: int = 0) -> None:
+        super().__init__(model, 0.38)
+        self.result = result
+        self.above = above
+        self.sizes: list[int] = []
+
+    runtime = "broken-1/f32"
+
+    def compute(self, lightness: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(lightness))
+        if len(lightness) > self.above:
+            if isinstance(self.result, Exception):
+                raise base.engine_error(self.key, self.result)
+            n, _, h, w = lightness.shape
+            return np.full((n, 2, h // 4, w // 4), self.result, np.float32)
+        return lightness[:, [0, 0], ::4, ::4] - 50
+
+
+def test_openvino_agrees_with_the_network_in_torch(model: Model, engine: base.Engine) -> None:
+    with torch.inference_mode():
+        expected = annealed_mean(model.network(torch.from_numpy(PICTURES)), model.bins, 0.38).numpy()
+    assert np.ptp(expected) > 10
+    with open_engine(model, "torch") as reference:
+        np.testing.assert_allclose(reference(PICTURES), expected, atol=1e-2)
+    assert np.abs(engine(PICTURES) - expected).max() < 0.5
+
+
+def test_the_exported_graph_agrees_with_torch_at_any_size_batch_and_temperature(model: Model) -> None:
+    session = onnxruntime.InferenceSession(cached_onnx(model), providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        ("lightness", "tensor(float)"),
+        ("temperature", "tensor(float)"),
+    ]
+    for shape, temperature in (((1, 1, 32, 32), 0.38), ((3, 1, 96, 64), 1.0), ((2, 1, 32, 160), 0.1)):
+        picture = (RNG.random(shape) * 100).astype(np.float32)
+        with torch.inference_mode():
+            expected = annealed_mean(model.network(torch.from_numpy(picture)), model.bins, temperature).numpy()
+        found = session.run(["ab"], {"lightness": picture, "temperature": np.array(temperature, np.float32)})[0]
+        np.testing.assert_allclose(found, expected, atol=5e-2)
+
+
+def test_bfloat16_is_close_says_so_in_its_key_and_is_refused_where_the_cpu_has_none(model: Model) -> None:
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(EngineError, match="no bfloat16"):
+            open_engine(model, "openvino-bf16")
+        return
+    with open_engine(model, "openvino-bf16") as quick, open_engine(model, "torch") as reference:
+        difference = np.abs(quick(PICTURES) - reference(PICTURES))
+    assert 0 < difference.mean() < 0.5
+    assert "/bf16/" in quick.key
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_a_picture_does_not_depend_on_its_batch(model: Model, name: str) -> None:
+    with open_engine(model, name) as opened:
+        together = opened(PICTURES)
+        np.testing.assert_array_equal(together, np.concatenate([opened(p[None]) for p in PICTURES]))
+        opened.batch = 2
+        np.testing.assert_array_equal(together, opened(PICTURES))
+
+
+def test_openvino_does_not_depend_on_threads_or_callers(model: Model, engine: base.Engine) -> None:
+    other = (RNG.random((3, 1, 32, 64)) * 100).astype(np.float32)
+    expected = engine(PICTURES), engine(other)
+    with open_engine(model, threads=1) as single:
+        np.testing.assert_array_equal(single(PICTURES), expected[0])
+    with ThreadPoolExecutor(4) as callers:
+        jobs = [callers.submit(engine, (PICTURES, other)[i % 2]) for i in range(12)]
+        for i, job in enumerate(jobs):
+            np.testing.assert_array_equal(job.result(), expected[i % 2])
+
+
+def test_more_sizes_than_are_kept_compiled(engine: base.Engine) -> None:
+    picture = np.full((1, 1, 32, 32), 40, np.float32)
+    first = engine(picture)
+    for n in range(2, 12):
+        assert engine(np.full((1, 1, 32, 32 * n), 40, np.float32)).shape == (1, 2, 8, 8 * n)
+    np.testing.assert_array_equal(engine(picture), first)
+
+
+def test_key_names_what_the_colour_depends_on(model: Model, engine: base.Engine) -> None:
+    runtime, precision, weights, temperature = engine.key.split("/")
+    assert runtime.startswith("openvino-20")
+    assert (precision, weights, temperature) == ("f32", "ab" * 6, "T0.38")
+    with open_engine(model, "torch", temperature=1.0) as warm:
+        assert warm.key.startswith("torch-")
+        assert warm.key.endswith("/T1")
+
+
+def test_temperature_changes_the_colour_as_in_torch(model: Model) -> None:
+    with open_engine(model, temperature=2.0) as warm, open_engine(model, "torch", temperature=2.0) as reference:
+        np.testing.assert_allclose(warm(PICTURES), reference(PICTURES), atol=0.5)
+        chroma = np.hypot(*np.moveaxis(warm(PICTURES), 1, 0)).mean()
+    with open_engine(model, temperature=0.1) as cold:
+        assert np.hypot(*np.moveaxis(cold(PICTURES), 1, 0)).mean() > chroma
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 33, 32), (1, 1, 0, 32), (1, 2, 32, 32), (32, 32), (1, 1, 16, 32)])
+def test_a_wrong_shape_is_the_callers_mistake(engine: base.Engine, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"got lightness\.shape"):
+        engine(np.zeros(shape, np.float32))
+
+
+def test_no_pictures_give_no_colour(engine: base.Engine) -> None:
+    assert engine(np.zeros((0, 1, 32, 64), np.float32)).shape == (0, 2, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"), [(np.nan, "NaN"), (np.inf, "NaN"), (300.0, "no colour"), (7.0, "flat"), (0.0, "flat")]
+)
+def test_garbage_is_an_error_never_a_picture(model: Model, result: float, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        Broken(model, result)(PICTURES)
+
+
+def test_a_flat_picture_may_have_one_colour(model: Model) -> None:
+    assert (Broken(model, 7.0)(np.zeros((1, 1, 32, 32), np.float32)) == 7).all()
+
+
+def test_a_shape_that_was_not_asked_for_is_an_error(model: Model) -> None:
+    engine = Broken(model, 0)
+    engine.compute = lambda _: np.zeros((1, 2, 3, 3), np.float32)
+    with pytest.raises(EngineError, match="returned shape"):
+        engine(PICTURES)
+
+
+@pytest.mark.parametrize(
+    "trouble", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("CUDA out of memory.")]
+)
+def test_memory_running_out_halves_the_batch(model: Model, trouble: Exception) -> None:
+    engine = Broken(model, trouble, above=2)
+    np.testing.assert_array_equal(engine(PICTURES), PICTURES[:, [0, 0], ::4, ::4] - 50)
+    assert engine.sizes == [5, 2, 2, 1]
+    assert engine.batch == 2
+
+
+def test_memory_for_not_even_one_picture_is_an_error(model: Model) -> None:
+    engine = Broken(model, MemoryError())
+    with pytest.raises(OutOfMemoryError, match="not enough memory for one picture"):
+        engine(PICTURES)
+    assert engine.sizes == [5, 2, 1]
+
+
+def test_a_runtimes_own_error_comes_as_one_line(model: Model) -> None:
+    with pytest.raises(EngineError, match=r"device lost by driver; choose the engine torch$") as e:
+        Broken(model, RuntimeError("device lost\n  by driver"))(PICTURES)
+    assert "\n" not in str(e.value)
+    assert not isinstance(e.value, OutOfMemoryError)
+
+
+def test_the_self_test_finds_an_engine_that_computes_wrongly(model: Model) -> None:
+    with pytest.raises(EngineError, match="differs from the reference"):
+        self_test(Broken(model, 0, above=99))
+
+
+def test_the_cache_is_used_only_when_intact(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    exported: list[str] = []
+    monkeypatch.setattr(export, "to_onnx", lambda m: exported.append(m.sha256) or b"a graph" * 100)
+    other = dataclasses.replace(model, sha256="cd" * 32)
+    assert {export.cached_onnx(m) for m in (model, model, other)} == {b"a graph" * 100}
+    assert exported == [model.sha256, other.sha256]
+    (path,) = cache_folder().glob(f"{model.sha256}*.onnx")
+    sound = path.read_bytes()
+    for count, damage in enumerate([sound[:-1], b"", sound[:100] + b"?" + sound[101:]], start=3):
+        path.write_bytes(damage)
+        assert export.cached_onnx(model) == b"a graph" * 100
+        assert len(exported) == count
+        assert path.read_bytes() == sound
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(export, "to_onnx", lambda _: b"a graph")
+    assert export.cached_onnx(model) == b"a graph"
+
+
+def test_an_unknown_engine_or_setting_is_refused(model: Model) -> None:
+    for wrong in ({"engine": "tpu"}, {"temperature": 0.0}, {"temperature": float("nan")}, {"threads": 0}):
+        with pytest.raises(EngineError):
+            open_engine(model, **wrong)
+
+
+def test_close_stops_the_threads(model: Model) -> None:
+    before = {t.name for t in threading.enumerate()}
+    opened = OpenVINOEngine(model, 0.38, 2)
+    opened(PICTURES)
+    opened.close()
+    assert not {t.name for t in threading.enumerate()} - before
+
+
+def test_torch_engine_computes_in_float32(model: Model) -> None:
+    with TorchEngine(model, 0.38, threads=2) as reference:
+        assert reference(PICTURES.astype(np.float64)).dtype == np.float32
+        assert "/f32/" in reference.key

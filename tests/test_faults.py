@@ -1,0 +1,158 @@
+"""Processes that die: the driver, a worker, Ray itself; what is left behind, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+from fakes import content, no_leftovers, records
+
+from jobs import pool
+from jobs.ledger import FOLDER
+
+
+def start(*inputs: Path, out: Path, **settings: Any) -> subprocess.Popen[str]:
+    """A driver in a process of its own."""
+    options = {"inputs": [str(path) for path in inputs], "out": str(out)} | settings
+    command = [sys.executable, fakes.__file__, json.dumps(options)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def offspring(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def kill_driver(
+    film: Path, out: Path, moment: Callable[[Path], bool], delay: float = 0.0
+) -> tuple[list[psutil.Process], set[Path]]:
+    """SIGKILL a driver at a moment; the processes that it had, and its Ray's folders."""
+    driver = start(film, out=out, delay=0.3, workers=1)
+    wait_for(lambda: moment(out) or driver.poll() is not None)
+    time.sleep(delay)
+    processes = offspring(driver.pid)
+    folders = ray_folders(processes)
+    driver.kill()
+    driver.communicate()
+    return processes, folders
+
+
+def test_a_killed_driver_leaves_nothing_running_and_resumes(film: Path, reference: Any, tmp_path: Path) -> None:
+    processes, folders = kill_driver(film, tmp_path, lambda out: len(records(out)) >= 2)
+    assert processes, "two segments were done, so Ray was running"
+    assert folders
+    wait_for(lambda: not alive(processes) and not any(folder.exists() for folder in folders), 30.0)
+    done = len(records(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in records(tmp_path)[: done - 1]}
+    driver = start(film, out=tmp_path)
+    printed, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, errors
+    assert json.loads(printed)["reels"][0]["status"] == "done"
+    assert content(tmp_path / "film.mkv") == reference
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "finished segments are not done again"
+    assert no_leftovers(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_driver_killed_at_any_moment(film: Path, reference: Any, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    count, delay = chance.randrange(6), chance.random()
+    kill_driver(film, tmp_path, lambda out: len(records(out)) >= count and (out / FOLDER).exists(), delay)
+    driver = start(film, out=tmp_path)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, errors
+    assert content(tmp_path / "film.mkv") == reference
+    assert no_leftovers(tmp_path)
+
+
+def ray_folders(processes: list[psutil.Process]) -> set[Path]:
+    """The folders that a driver's Ray keeps its files in."""
+    lines = [" ".join(p.cmdline()) for p in alive(processes)]
+    return {Path(found[1]) for line in lines if (found := re.search(rf"=(\S*/{pool._PREFIX}\w+)/r/", line))}
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [p for p in alive(offspring(driver.pid)) if "ray::Worker" in " ".join(p.cmdline())]
+
+
+def test_a_killed_worker_costs_a_retry(film: Path, reference: Any, tmp_path: Path) -> None:
+    driver = start(film, out=tmp_path, delay=0.3, workers=1)
+    wait_for(lambda: records(tmp_path) or driver.poll() is not None)
+    workers_of(driver)[0].kill()
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, errors
+    assert "a worker died" in errors
+    assert content(tmp_path / "film.mkv") == reference
+
+
+def test_a_deadly_segment_is_named_and_costs_one_reel(flash: Path, film: Path, reference: Any, tmp_path: Path) -> None:
+    driver = start(flash, film, out=tmp_path, kind="deadly", workers=1)
+    printed, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1, errors
+    bad, good = json.loads(printed)["reels"]
+    assert re.search(
+        r"flash\.mkv: segment \d of \d .* ends the worker that does it \(killed or crashed\), twice", bad["error"]
+    )
+    assert (bad["status"], good["status"]) == ("failed", "done")
+    assert content(tmp_path / "film.mkv") == reference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["raylet", "gcs_server"])
+def test_ray_itself_dies(film: Path, reference: Any, tmp_path: Path, server: str) -> None:
+    driver = start(film, out=tmp_path, delay=0.3, workers=1)
+    wait_for(lambda: records(tmp_path) or driver.poll() is not None)
+    processes = offspring(driver.pid)
+    next(p for p in processes if p.name() == server).kill()
+    printed, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 1
+    assert "Ray has died" in json.loads(printed)["reels"][0]["error"]
+    wait_for(lambda: not alive(processes), 15.0)
+    driver = start(film, out=tmp_path)
+    driver.communicate(timeout=120)
+    assert content(tmp_path / "film.mkv") == reference
+
+
+def test_ctrl_c_stops_cleanly_and_nothing_was_open_to_others(film: Path, tmp_path: Path) -> None:
+    driver = start(film, out=tmp_path, delay=2.0, workers=1)  # far from done at its first record
+    wait_for(lambda: records(tmp_path) or driver.poll() is not None)
+    processes = offspring(driver.pid)
+    sockets = [c for p in alive(processes) for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    tokens = [p.environ().get("RAY_AUTH_TOKEN", "") for p in workers_of(driver)]
+    folders = ray_folders(processes)
+    modes = {folder.stat().st_mode & 0o777 for folder in folders}
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "run the same command again" in json.loads(printed)["reels"][0]["error"]
+    wait_for(lambda: not alive(processes), 15.0)
+    assert not list(tmp_path.rglob("*.mkv"))
+    assert not any(folder.exists() for folder in folders)
+    assert {c.laddr.ip.removeprefix("::ffff:") for c in sockets} == {"127.0.0.1"}
+    assert [len(token) for token in tokens] == [64]
+    assert modes == {0o700}

@@ -1,0 +1,64 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import InputError, StorageError
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    storage.write_bytes(target, b"old")
+
+    def interrupted() -> None:
+        with storage.replacing(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_the_name_appears_only_when_the_content_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.bin"
+    with storage.replacing(target) as temporary:
+        temporary.write_bytes(b"x" * 1000)
+        assert not target.exists()
+    assert target.read_bytes() == b"x" * 1000
+    mask = os.umask(0)
+    os.umask(mask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_disk_full_says_what_to_do() -> None:
+    error = storage.storage_error("/out/film.mkv", OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(error, StorageError)
+    assert str(error).startswith("/out/film.mkv: no space left")
+
+
+def test_hash_and_fingerprint_agree_with_hashlib(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    assert storage.sha256_file(path) == hashlib.sha256(data).hexdigest()
+    before = storage.fingerprint(str(path))
+    assert before["bytes"] == len(data)
+    path.write_bytes(data[:-1] + b"\0" if data[-1] else data[:-1] + b"\1")
+    assert storage.fingerprint(str(path)) != before
+
+
+def test_missing_file_and_folder_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        storage.open_input(str(tmp_path / "none.mp4"))
+    with pytest.raises(InputError, match="is a folder"):
+        storage.open_input(str(tmp_path))
+
+
+def test_a_store_that_is_not_known_is_named() -> None:
+    with pytest.raises(StorageError, match=r"nostore://bucket/a\.mp4: cannot be read"):
+        storage.open_input("nostore://bucket/a.mp4")
