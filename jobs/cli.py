@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.errors import RecipeError, ReelcolorError
+from jobs.command import Command, debug_option, json_option
+from jobs.models_cli import models
+from pipeline.errors import ReelcolorError
 
 if TYPE_CHECKING:
     from jobs.recipe import Recipe
-
-_INTERRUPTED = 130  # exit code, as shells have it for SIGINT
-
-
-class _Command(click.Command):
-    """Turns our errors into what the shell expects: usage 2, anything else 1, interrupted 130."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command with the error tree translated."""
-        from jobs.text import log_everything, printable
-
-        debug = bool(ctx.params.get("debug"))
-        try:
-            if debug:
-                log_everything()
-            with _stoppable():
-                return super().invoke(ctx)
-        except RecipeError as e:
-            raise click.UsageError(printable(str(e)), ctx) from e
-        except ReelcolorError as e:
-            if debug:
-                raise
-            raise click.ClickException(printable(str(e))) from e
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(_INTERRUPTED)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,8 +31,6 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; the rest on stderr.")
-_debug = click.option("--debug", is_flag=True, help="Show tracebacks and FFmpeg's and Ray's own messages.")
 _fps = click.option("--fps", metavar="RATE", help="Frames a second of a numbered scan: 24, 23.976, 24000/1001.")
 
 
@@ -89,7 +60,7 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUTDIR", help="Output folder.")
 @_recipe_options
@@ -97,8 +68,8 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Options as keys of a TOML file.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that are there and not this command's own.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and every problem that can be seen beforehand.")
-@_json
-@_debug
+@json_option
+@debug_option
 @click.pass_context
 def colorize(
     ctx: click.Context,
@@ -150,11 +121,11 @@ def colorize(
     ctx.exit(report.exit_code)
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @_fps
-@_json
-@_debug
+@json_option
+@debug_option
 @click.pass_context
 def probe(ctx: click.Context, inputs: tuple[str, ...], fps: str | None, as_json: bool, debug: bool) -> None:
     """Say what an input is: codec, size, rate, range and matrix, depth, fields, colour, streams.
@@ -173,11 +144,11 @@ def probe(ctx: click.Context, inputs: tuple[str, ...], fps: str | None, as_json:
     ctx.exit(int(any(d["error"] for d in described)))
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("source")
 @click.argument("output")
-@_json
-@_debug
+@json_option
+@debug_option
 @click.pass_context
 def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: bool) -> None:
     """Prove that OUTPUT is SOURCE in colour: frames, timestamps, streams, and luma by hash or PSNR.
@@ -197,94 +168,6 @@ def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: b
     ctx.exit(int(bool(proof["problems"])))
 
 
-@main.group()
-def models() -> None:
-    """Model packages: those shipped, those in the folder $REELCOLOR_MODELS, those a registry.toml there names.
-
-    \b
-    Examples:
-      reelcolor models list
-      reelcolor models show default
-    """
-
-
-@models.command("list", cls=_Command)
-@_json
-def list_models(as_json: bool) -> None:
-    """Name every model: where it is from, its network, size and SHA-256. Fetches nothing.
-
-    \b
-    Example:
-      reelcolor models list --json
-    """
-    from jobs.models import list_all, list_in_words
-
-    listed = list_all()
-    _echo({"models": listed} if as_json else list_in_words(listed))
-
-
-@models.command("show", cls=_Command)
-@click.argument("name", metavar="NAME|FILE")
-@_json
-def show_model(name: str, as_json: bool) -> None:
-    """Say what a package says of itself: network, training data and licences, metrics, what T means for it.
-
-    \b
-    Example:
-      reelcolor models show default
-    """
-    from jobs.models import show, show_in_words
-
-    shown = show(name)
-    _echo(shown if as_json else show_in_words(shown))
-
-
-@models.command("verify", cls=_Command)
-@click.argument("name", metavar="NAME|FILE")
-@_json
-@click.pass_context
-def verify_model(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Check a package's hash and weights, and that the engine computes with it what it should. Exit status 1 if not.
-
-    \b
-    Example:
-      reelcolor models verify default
-    """
-    from jobs.models import verify, verify_in_words
-
-    checked = verify(name)
-    _echo(checked if as_json else verify_in_words(checked))
-    ctx.exit(int(bool(checked["problems"])))
-
-
-@models.command("import", cls=_Command)
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pth")
-@click.option("--network", required=True, type=click.Choice(["eccv16"]), help="What the weights are of.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT.safetensors", help="New.")
-@_json
-def import_model(file: Path, network: str, output: Path, as_json: bool) -> None:
-    """Make a model package of published weights: eccv16, the PyTorch release of Zhang, Isola, Efros 2016.
-
-    Nothing in the file is executed, and every tensor is accounted for by name and shape.
-
-    \b
-    Example:
-      reelcolor models import colorization_release_v2-9b330a0b.pth --network eccv16 -o zhang.safetensors
-    """
-    from jobs.models import import_model as run
-    from jobs.models import show_in_words
-
-    shown = run(file, network, output)
-    _echo(shown if as_json else show_in_words(shown))
-
-
-def _echo(document: dict[str, Any] | str) -> None:
-    """Words fit for a terminal, or a document."""
-    from jobs.text import printable
-
-    click.echo(printable(document) if isinstance(document, str) else json.dumps(document, indent=1))
-
-
 def _recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
     from jobs.recipe import make_recipe, parse_fps
 
@@ -293,17 +176,4 @@ def _recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
     return make_recipe(file, options)
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """End a run as Ctrl-C does when the terminal closes or a supervisor asks."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+main.add_command(models)

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from jobs.cli import main, models
+from jobs.cli import main
+from jobs.models_cli import models
 from model import registry
 from model.bins import gamut_bins
 from model.networks.eccv16 import ECCV16, ECCV16Config

@@ -1,0 +1,66 @@
+"""What every command shares: errors and signals turned into what a shell expects, and the options all have."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+
+from pipeline.errors import RecipeError, ReelcolorError
+
+_INTERRUPTED = 130  # exit code, as shells have it for SIGINT
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; the rest on stderr.")
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks and FFmpeg's and Ray's own messages.")
+
+
+class Command(click.Command):
+    """Turns our errors into what the shell expects: usage 2, anything else 1, interrupted 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command with the error tree translated."""
+        from jobs.text import log_everything, printable
+
+        debug = bool(ctx.params.get("debug"))
+        try:
+            if debug:
+                log_everything()
+            with _stoppable():
+                return super().invoke(ctx)
+        except RecipeError as e:
+            raise click.UsageError(printable(str(e)), ctx) from e
+        except ReelcolorError as e:
+            if debug:
+                raise
+            raise click.ClickException(printable(str(e))) from e
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+def echo(document: dict[str, Any] | str) -> None:
+    """Words fit for a terminal, or a document."""
+    from jobs.text import printable
+
+    click.echo(printable(document) if isinstance(document, str) else json.dumps(document, indent=1))
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """End a run as Ctrl-C does when the terminal closes or a supervisor asks."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
