@@ -11,24 +11,28 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from model.networks.sizes import checked_sizes, outputs
+
 
 @dataclass(frozen=True)
 class ECCV16Config:
     """The paper's sizes by default: 32.2 M parameters and 83.5 GFLOP for 256×256, a multiply-add counted as two.
 
-    bins: Q, the classes of the head. width: channels of conv1; conv2 has 2, conv3 and conv8 4, the others 8 times it.
+    bins: Q, the classes of the head; 0 for a regression of chroma. width: channels of conv1; conv2 has 2, conv3 and
+    conv8 4, the others 8 times it.
     """
 
     bins: int = 313
     width: int = 64
 
     def __post_init__(self) -> None:
-        if not all(isinstance(n, int) and 1 <= n <= 4096 for n in (self.bins, self.width)):
-            raise ValueError(f"expected bins and width of 1 to 4096, got {self.bins = }, {self.width = }")
+        checked_sizes(self.bins, [self.width])
 
 
 class ECCV16(nn.Module):
     """L* to logits: see `forward`. No pooling: conv1 to conv3 halve by stride, conv5 and conv6 see far by dilation."""
+
+    scale = 4
 
     def __init__(self, config: ECCV16Config) -> None:
         super().__init__()
@@ -46,11 +50,21 @@ class ECCV16(nn.Module):
             nn.ReLU(inplace=True),
             *_conv_relu(4 * w, 4 * w),
             *_conv_relu(4 * w, 4 * w),
-            nn.Conv2d(4 * w, config.bins, 1),
+            nn.Conv2d(4 * w, outputs(config.bins), 1),
         )
 
+    @property
+    def head(self) -> nn.Conv2d:
+        """The convolution that gives the output."""
+        head = self.model8[-1]
+        assert isinstance(head, nn.Conv2d)
+        return head
+
     def forward(self, lightness: Tensor) -> Tensor:
-        """lightness: (N, 1, h, w) CIE L* 0..100, h and w multiples of 8. Returns logits (N, bins, h/4, w/4)."""
+        """lightness: (N, 1, h, w) CIE L* 0..100, h and w multiples of 8. Returns logits (N, bins, h/4, w/4).
+
+        Without bins: chroma (N, 2, h/4, w/4) in the units of `model.spaces.UNIT`.
+        """
         x = (lightness - 50) / 100
         for block in (self.model1, self.model2, self.model3, self.model4, self.model5, self.model6, self.model7):
             x = block(x)

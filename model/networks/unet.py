@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 32  # of the deepest level; both sides of the input are multiples of it
+from model.networks.sizes import checked_sizes, outputs
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class UNetConfig:
     """Channels and depth per level. Widths are multiples of 16, the block size of vectorised convolutions.
 
     widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32. encoder: residual blocks at 1/4 … 1/32; decoder: at 1/4 … 1/16.
-    bins: Q, the classes of the head.
+    bins: Q, the classes of the head; 0 for a regression of chroma.
     """
 
     bins: int
@@ -38,14 +38,15 @@ class UNetConfig:
                 f"expected 5 widths, 4 encoder and 3 decoder levels, got {self.widths = }, {self.encoder = }, "
                 f"{self.decoder = }"
             )
-        if not all(isinstance(n, int) and 1 <= n <= 4096 for n in (self.bins, *self.widths)):
-            raise ValueError(f"expected bins and widths of 1 to 4096, got {self.bins = }, {self.widths = }")
+        checked_sizes(self.bins, self.widths)
         if not all(isinstance(n, int) and 0 <= n <= 64 for n in (*self.encoder, *self.decoder)):
             raise ValueError(f"expected 0 to 64 blocks a level, got {self.encoder = }, {self.decoder = }")
 
 
 class UNet(nn.Module):
     """L* to logits: see `forward`."""
+
+    scale = 4
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -59,10 +60,13 @@ class UNet(nn.Module):
         self.context = _Context(w[4])
         self.up = nn.ModuleList(nn.Conv2d(w[i + 2], w[i + 1], 1) for i in range(3))
         self.decoder = nn.ModuleList(nn.Sequential(*_blocks(w[i + 1], n)) for i, n in enumerate(config.decoder))
-        self.head = nn.Conv2d(w[1], config.bins, 1)
+        self.head = nn.Conv2d(w[1], outputs(config.bins), 1)
 
     def forward(self, lightness: Tensor) -> Tensor:
-        """lightness: (N, 1, h, w) CIE L* 0..100, h and w multiples of 32. Returns logits (N, bins, h/4, w/4)."""
+        """lightness: (N, 1, h, w) CIE L* 0..100, h and w multiples of 32. Returns logits (N, bins, h/4, w/4).
+
+        Without bins: chroma (N, 2, h/4, w/4) in the units of `model.spaces.UNIT`.
+        """
         x = self.stem((lightness - 50) / 100)
         levels = []
         for stage in self.encoder:
