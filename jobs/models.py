@@ -19,6 +19,7 @@ _TEMPERATURE = (
     "divides the logits before the softmax (annealed mean, Zhang et al. 2016, equation 5): towards 0 each place gets "
     "its likeliest colour, which may change abruptly from place to place; at 1 the mean of all its colours"
 )
+_NO_TEMPERATURE = "has no effect: the network gives colour itself, not a distribution of colours"
 _ORIGINS = {"shipped": "shipped", "folder": "REELCOLOR_MODELS", "registry": "registry", "file": "file"}
 
 
@@ -31,20 +32,25 @@ def list_all() -> list[dict[str, Any]]:
 
 def show(name: str) -> dict[str, Any]:
     """What a package says of itself; raises EngineError where it is not to be had or damaged."""
+    from model.complexity import complexity
     from model.registry import locate
+    from model.spaces import SPACES
     from model.weights import read_package
 
     package = locate(name)
     model = read_package(package)
     training = _json(model, "training")
+    meaning = _TEMPERATURE if len(model.bins) else _NO_TEMPERATURE
     return {
         **_described(package, model),
         "config": _json(model, "config"),
         "parameters": _parameters(model),
+        "flops_256": complexity(model.network).flops,
         "bins": len(model.bins),
-        "space": model.metadata.get("space", "unknown"),
+        "scale": model.network.scale,
+        "space": SPACES[model.bins.space],
         "temperature": model.temperature,
-        "temperature_means": training.get("temperature", _TEMPERATURE),
+        "temperature_means": training.get("temperature", meaning),
         "training": training,
         "metrics": _json(model, "metrics"),
         "version": model.metadata.get("version", "unknown"),
@@ -108,7 +114,10 @@ def show_in_words(d: dict[str, Any]) -> str:
         "file": d["path"] + (f", {size(d['bytes'])}" if d["bytes"] is not None else ""),
         "from": _ORIGINS[d["origin"]],
         "SHA-256": d["sha256"],
-        "network": f"{d['network']}, {d['parameters'] / 1e6:.2f} million weights, {d['bins']} bins of colour",
+        "network": f"{d['network']}, {d['parameters'] / 1e6:.2f} million weights",
+        "work": f"{d['flops_256'] / 1e9:.2f} GFLOP for a picture of 256×256",
+        "output": f"{d['bins']} bins of colour" if d["bins"] else "colour itself (a regression), no bins",
+        "resolution": "that of the input" if d["scale"] == 1 else f"1/{d['scale']} of the input's",
         "config": ", ".join(f"{k} {v}" for k, v in d["config"].items()),
         "space": d["space"],
         "temperature": f"{d['temperature']:g}; T {d['temperature_means']}",

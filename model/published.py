@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.bins import annealed_mean
+from model.bins import Bins, annealed_mean
 from model.engines import sample_picture
 from model.networks import Network
 from model.networks.eccv16 import ECCV16, ECCV16Config
@@ -66,8 +67,8 @@ def import_eccv16(path: Path, output: Path) -> Model:
     save_model(
         output,
         network=network,
-        bins=bins,
-        prior=torch.full((config.bins,), 1 / config.bins),
+        bins=Bins("lab", bins.numpy()),
+        prior=np.full(config.bins, 1 / config.bins),
         temperature=PLAIN_SOFTMAX,
         training=_origin(path),
         metrics={"float16_mean_delta_ab": round(lost, 4)},

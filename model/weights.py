@@ -1,9 +1,11 @@
 """The model package: one .safetensors file that holds a network and all that must be known to run it.
 
-Tensors: `network.*`, the weights (float16; vectors float32), `bins` (Q, 2) and `prior` (Q,), float32.
-Metadata, all strings: `format`, `network` and `config` (which network, JSON), `space`, `temperature`, `training`
-and `metrics` (JSON), `version` of reelcolor. Nothing in it is ever executed, and the weights are checked by name
-and shape before any memory is taken for them.
+Tensors: `network.*`, the weights (float16; vectors float32), `bins` (Q, 2) and `prior` (Q,), float32; Q = 0 for a
+regression. Metadata, all strings: `format`, `network` and `config` (which network, JSON), `space` (a key of
+`model.spaces.SPACES`), `temperature`, `training` and `metrics` (JSON), `version` of reelcolor. Nothing in it is ever
+executed, and the weights are checked by name and shape before any memory is taken for them.
+
+Format 1, of which packages remain, is the same, always in the space `lab`, which it gives in words.
 """
 
 from __future__ import annotations
@@ -17,19 +19,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.networks import NETWORKS, Network
+from model.bins import Bins
+from model.networks import NETWORKS, Network, network_name
 from model.registry import MOST_BYTES, PRETRAINED, SUFFIX, Package, locate
+from model.spaces import checked_space
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import open_input, replacing
 
-FORMAT = "reelcolor-model/1"
-SPACE = "CIE Lab, D65, 2 degrees; input L* 0..100, output a* b*"
+FORMAT = "reelcolor-model/2"
+_FORMAT_1 = "reelcolor-model/1"
 _COUNTER = "num_batches_tracked"  # of batch normalisation; only training reads it
 
 
@@ -37,15 +43,16 @@ _COUNTER = "num_batches_tracked"  # of batch normalisation; only training reads 
 class Model:
     """A network ready to run, and what its package says of it.
 
-    network: float32, evaluation mode, L* (N, 1, h, w) → logits (N, Q, h/4, w/4). bins: (Q, 2) ab. prior: (Q,),
-    summing to 1. sha256: of the package's bytes. metadata: as in the file; `training` and `metrics` are JSON.
+    network: float32, evaluation mode, L* (N, 1, h, w) → logits (N, Q, h/s, w/s), or chroma where it has no bins (see
+    `model.networks`). prior: (Q,), summing to 1. temperature: of the annealed mean, without meaning where Q = 0.
+    sha256: of the package's bytes. metadata: as in the file; `training` and `metrics` are JSON.
     """
 
     name: str
     sha256: str
-    network: nn.Module
-    bins: Tensor
-    prior: Tensor
+    network: Network
+    bins: Bins
+    prior: NDArray[np.float32]
     temperature: float
     metadata: Mapping[str, str]
 
@@ -86,20 +93,26 @@ def save_model(
     path: Path,
     *,
     network: Network,
-    bins: Tensor,
-    prior: Tensor,
-    temperature: float,
+    bins: Bins,
+    prior: NDArray[np.floating[Any]],
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    temperature: float = 1.0,
 ) -> None:
-    """Write a model package atomically; `training` and `metrics` are kept as JSON, for the reader and the card."""
+    """Write a model package atomically; `training` and `metrics` are kept as JSON, for the reader and the card.
+
+    A regression has `no_bins`, an empty prior and no temperature. Raises ValueError where network, bins and prior do
+    not fit each other, StorageError where the file cannot be written.
+    """
+    if not network.config.bins == len(bins) == len(prior):
+        raise ValueError(f"expected {network.config.bins} bins, got {len(bins)} and a prior of {len(prior)}")
     tensors = {f"network.{k}": stored(v) for k, v in network.state_dict().items() if not k.endswith(_COUNTER)}
-    tensors |= {"bins": bins.float().contiguous(), "prior": prior.float().contiguous()}
+    tensors |= {"bins": torch.from_numpy(bins.centers), "prior": torch.from_numpy(np.asarray(prior, np.float32))}
     metadata = {
         "format": FORMAT,
-        "network": next(name for name, (_, kind) in NETWORKS.items() if type(network) is kind),
+        "network": network_name(network),
         "config": json.dumps(asdict(network.config)),
-        "space": SPACE,
+        "space": bins.space,
         "temperature": repr(temperature),
         "training": json.dumps(training),
         "metrics": json.dumps(metrics),
@@ -125,18 +138,19 @@ def _parse(name: str, path: str, data: bytes) -> Model:
     except (SafetensorError, KeyError, ValueError) as e:
         raise wrong(f"not a complete safetensors file ({_one_line(e)})") from e
     metadata = _metadata(data)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, _FORMAT_1):
         raise wrong(f"expected a package of format {FORMAT}, got {metadata.get('format', 'none')[:40]}")
     try:
         network = _build(metadata, tensors)
-        bins, prior = _finite(tensors["bins"]), _finite(tensors["prior"])
+        space = "lab" if metadata["format"] == _FORMAT_1 else checked_space(metadata["space"])
+        bins, prior = Bins(space, _finite(tensors["bins"]).numpy()), _finite(tensors["prior"]).numpy()
         temperature = float(metadata["temperature"])
     except KeyError as e:
         raise wrong(f"{str(e)[:80]} is missing") from e
     except (ValueError, TypeError, RecursionError) as e:
         raise wrong(_one_line(e)) from e
-    if bins.shape != (len(prior), 2) or prior.ndim != 1 or network.config.bins != len(bins):
-        raise wrong(f"expected {network.config.bins} bins, got {tuple(bins.shape)} and a prior of {tuple(prior.shape)}")
+    if prior.shape != (len(bins),) or network.config.bins != len(bins):
+        raise wrong(f"expected {network.config.bins} bins, got {len(bins)} and a prior of {prior.shape}")
     if not (math.isfinite(temperature) and temperature > 0):
         raise wrong(f"expected a positive temperature, got {temperature}")
     return Model(name, hashlib.sha256(data).hexdigest(), network, bins, prior, temperature, metadata)

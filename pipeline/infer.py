@@ -25,7 +25,7 @@ class Colorizer(Protocol):
         """Colour a batch.
 
         lightness: (N, 1, h, w) CIE L* in 0..100, h and w multiples of 32.
-        Returns (N, 2, h/4, w/4) CIE a*, b* (D65), about -110..110.
+        Returns (N, 2, h/4, w/4), or finer up to (N, 2, h, w), of CIE a*, b* (D65), about -110..110.
         """
         ...
 

@@ -71,8 +71,8 @@ def colourfulness(rgb: NDArray[Any]) -> float:
 def flicker(ab: Sequence[FloatPlane] | FloatPlane, lightness: Sequence[FloatPlane] | FloatPlane) -> float:
     """Mean |Δab| between neighbouring pictures of a shot, measured along motion; 0 where there are no neighbours.
 
-    ab: N of (2, h/4, w/4) in presentation order; lightness: N of (h, w), L* 0..100. Cells that were uncovered or came
-    into view are left out, and so are cuts.
+    ab: N of (2, h/4, w/4) or finer in presentation order; lightness: N of (h, w), L* 0..100. Cells that were uncovered
+    or came into view are left out, and so are cuts.
     """
     motion, cuts = Motion(), CutDetector()
     changes: list[float] = []
@@ -80,7 +80,7 @@ def flicker(ab: Sequence[FloatPlane] | FloatPlane, lightness: Sequence[FloatPlan
     for colour, light in zip(ab, lightness, strict=True):
         picture = motion_picture(light)
         if not cuts.step(light) and before is not None:
-            flow, trust = motion.between(before[1], picture)
+            flow, trust = motion.between(before[1], picture, (colour.shape[1], colour.shape[2]))
             inside = np.asarray(moved(np.ones_like(trust), flow, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)) > 0.99
             same = inside & (trust > 0.5)
             if same.any():

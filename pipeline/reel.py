@@ -2,7 +2,8 @@
 
 decode ─► fields ─► lightness ─► colorizer ─► steady ─► chroma ─► weave ─► encode
  Y', pts            L* at the     ab at 1/4    ab along   Cb, Cr at          Y' as decoded,
-                    network size  of that      motion     the plane's size   new Cb, Cr
+                    network size  of that,     motion     the plane's size   new Cb, Cr
+                                  or finer
 """
 
 from __future__ import annotations

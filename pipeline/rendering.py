@@ -68,7 +68,7 @@ class Canvas:
     def colour(self, ab: Floats) -> tuple[Plane, int]:
         """The picture in colour.
 
-        ab: (2, h/4, w/4) from the network, upright. Returns RGB codes (H, W, 3) at the picture's depth under
+        ab: (2, h/4, w/4) or finer from the network, upright. Returns RGB codes (H, W, 3) at the picture's depth under
         `output_profile`, and how many pixels were pulled toward neutral to stay inside sRGB.
         """
         stored = np.ascontiguousarray(as_stored(ab, self._picture.orientation))

@@ -23,7 +23,7 @@ STRENGTH = 0.8  # share of the past in a cell that has long been steady: indepen
 # that is less than half an 8-bit code of Cb or Cr.
 WARMUP_FRAMES = 16
 
-_FLOW_PER_CELL = 2  # flow is computed at half the network's resolution, two samples a cell of ab
+_FLOW_PER_CELL = 2  # flow is computed at half the network's resolution, two samples a cell
 _FLOW_CODES = 2.55  # L* to the 8 bits that the flow is computed on
 # L* by which the moved old picture may miss the new one, and how many times the picture's median miss (its grain)
 # on top: half of the trust is lost there.
@@ -34,17 +34,18 @@ _STILL = 1.25
 
 
 class Motion:
-    """Motion between neighbouring pictures of a stream, on the grid of ab."""
+    """Motion between neighbouring pictures of a stream, found on cells of a quarter of their resolution."""
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._flow.setFinestScale(0)
 
-    def between(self, old: Picture, new: Picture) -> tuple[FloatPlane, FloatPlane]:
-        """Where each cell's content was, and how far that is to be trusted.
+    def between(self, old: Picture, new: Picture, size: tuple[int, int]) -> tuple[FloatPlane, FloatPlane]:
+        """Where the content of each place of ab was, and how far that is to be trusted.
 
-        Both from `motion_picture`. Returns (h4, w4, 2) displacement (x, y) in cells from `new` to `old`, and trust
-        (h4, w4) 0..1, near 0 where the old picture, moved, does not look like the new one.
+        Both from `motion_picture`; size: (rows, columns) of ab, a quarter of the lightness or finer. Returns
+        displacement (rows, columns, 2) (x, y) in samples of ab from `new` to `old`, and trust (rows, columns) 0..1,
+        near 0 where the old picture, moved, does not look like the new one.
         """
         flow = _float(self._flow.calc(new, old, np.empty(0, np.float32)))
         cells = new.shape[0] // _FLOW_PER_CELL, new.shape[1] // _FLOW_PER_CELL
@@ -52,7 +53,8 @@ class Motion:
         cell_flow = _float(cv2.resize(flow, cells[::-1], interpolation=cv2.INTER_AREA)) / np.float32(_FLOW_PER_CELL)
         cell_flow[miss_still <= _STILL * miss] = 0
         miss = np.minimum(miss, miss_still)
-        return cell_flow, _float(1 / (1 + (miss / (_MISS + _MISS_PER_GRAIN * np.median(miss))) ** 4))
+        trust = _float(1 / (1 + (miss / (_MISS + _MISS_PER_GRAIN * np.median(miss))) ** 4))
+        return _enlarged(cell_flow, size) * np.float32(size[0] / cells[0]), _enlarged(trust, size)
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ class Steady:
     def step(self, ab: FloatPlane, lightness: FloatPlane, begins_shot: bool) -> FloatPlane:
         """The steadied ab of the next picture.
 
-        ab: (2, h/4, w/4) from the network. lightness: (h, w) L* 0..100. begins_shot: nothing before it counts.
-        Returns (2, h/4, w/4) float32.
+        ab: (2, h/4, w/4) or finer, up to (2, h, w), from the network. lightness: (h, w) L* 0..100. begins_shot: nothing
+        before it counts. Returns the shape of ab, float32.
         """
-        cells = lightness.shape[0] // 4, lightness.shape[1] // 4
-        if ab.shape != (2, *cells):
-            raise ValueError(f"expected ab {(2, *cells)} for {lightness.shape = }, got {ab.shape = }")
+        h, w = lightness.shape
+        if ab.shape not in [(2, h // s, w // s) for s in (4, 2, 1)]:
+            raise ValueError(f"expected ab of a quarter of {lightness.shape = } or finer, got {ab.shape = }")
         picture = motion_picture(lightness)
-        steadied, worth = ab, np.ones(cells, np.float32)
+        steadied, worth = ab, np.ones(ab.shape[1:], np.float32)
         if self._state is not None and not begins_shot:
             past, kept = self._carry(self._state, picture)
             steadied, worth = (kept * past + ab) / (kept + 1), kept + 1
@@ -92,7 +94,7 @@ class Steady:
 
     def _carry(self, old: _State, picture: Picture) -> tuple[FloatPlane, FloatPlane]:
         """The old ab moved to where its things are now, and its worth in pictures, less where it does not fit."""
-        flow, trust = self._motion.between(old.picture, picture)
+        flow, trust = self._motion.between(old.picture, picture, (old.ab.shape[1], old.ab.shape[2]))
         ab = np.stack([_float(moved(plane, flow, cv2.INTER_CUBIC)) for plane in old.ab])
         return ab, trust * _float(moved(old.worth, flow, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT))
 
@@ -115,6 +117,11 @@ def _miss(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
     difference = _float(cv2.subtract(new, old, dtype=cv2.CV_32F))
     difference = np.abs(difference - np.median(difference)) / np.float32(_FLOW_CODES)
     return _float(cv2.blur(cv2.resize(difference, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3)))
+
+
+def _enlarged(plane: FloatPlane, size: tuple[int, int]) -> FloatPlane:
+    """Bilinearly to (rows, columns)."""
+    return plane if plane.shape[:2] == size else _float(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def _float(plane: MatLike) -> FloatPlane:

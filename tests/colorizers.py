@@ -6,13 +6,20 @@ from numpy.typing import NDArray
 
 
 class Tinter:
-    """ab as a fixed function of lightness, so that a test can say what colour a picture must get."""
+    """ab as a fixed function of lightness, so that a test can say what colour a picture must get.
+
+    scale: of the network that it stands for, whose ab has so many times fewer rows and columns than its input.
+    """
 
     key = "tinter"
 
+    def __init__(self, scale: int = 4) -> None:
+        self.scale = scale
+
     def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         _, _, h, w = lightness.shape
-        cells = [cv2.resize(p[0], (w // 4, h // 4), interpolation=cv2.INTER_AREA) for p in lightness]
+        size = w // self.scale, h // self.scale
+        cells = [cv2.resize(p[0], size, interpolation=cv2.INTER_AREA) for p in lightness]
         return np.stack([np.stack([0.5 * (c - 40), 0.4 * (60 - c)]) for c in cells]).astype(np.float32)
 
 

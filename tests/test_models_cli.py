@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -15,7 +16,10 @@ from safetensors.torch import save_file
 from jobs.cli import main
 from jobs.models_cli import models
 from model import registry
-from model.bins import gamut_bins
+from model.bins import gamut_bins, no_bins
+from model.complexity import complexity
+from model.engines import selftest
+from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.eccv16 import ECCV16, ECCV16Config
 from model.networks.unet import UNet, UNetConfig
 from model.published import IMPORTERS
@@ -41,11 +45,12 @@ def sha256(path: Path) -> str:
 
 def write_package(path: Path) -> Path:
     torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=309, widths=(4, 8, 8, 8, 8), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
+    net = UNet(UNetConfig(bins=313, widths=(4, 8, 8, 8, 8), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
     net(torch.rand(4, 1, 64, 64) * 100)
     torch.nn.init.normal_(net.head.weight)
-    bins, prior = torch.from_numpy(gamut_bins()), torch.full((309,), 1 / 309)
-    save_model(path, network=net, bins=bins, prior=prior, temperature=0.38, training=TRAINING, metrics={"auc": 91.5})
+    prior = np.full(313, 1 / 313)
+    metrics = {"auc": 91.5}
+    save_model(path, network=net, bins=gamut_bins(), prior=prior, temperature=0.38, training=TRAINING, metrics=metrics)
     return path
 
 
@@ -105,11 +110,23 @@ def test_list_fetches_nothing_even_where_the_cached_copy_is_damaged(folder: Path
 
 def test_show_says_what_the_package_says(folder: Path) -> None:
     shown = document("show", "film")
-    assert (shown["network"], shown["bins"], shown["temperature"]) == ("unet", 309, 0.38)
+    assert (shown["network"], shown["bins"], shown["temperature"]) == ("unet", 313, 0.38)
     assert (shown["training"], shown["metrics"]) == (TRAINING, {"auc": 91.5})
     assert shown["sha256"] == sha256(folder / "film.safetensors")
     words = call("show", folder / "film.safetensors").output
-    for told in ("CC0-1.0", "91.5", "annealed mean", "309 bins", str(shown["sha256"]), "CIE Lab"):
+    for told in ("CC0-1.0", "91.5", "annealed mean", "313 bins", str(shown["sha256"]), "CIE Lab"):
+        assert told in words
+
+
+def test_show_says_of_a_regression_that_it_has_no_bins_and_no_temperature(tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    net = ColorUNet(ColorUNetConfig(bins=0, widths=(4, 4)))
+    save_model(path, network=net, bins=no_bins("yuv"), prior=np.empty(0), training={}, metrics={})
+    shown = document("show", path)
+    assert (shown["bins"], shown["scale"], shown["network"]) == (0, 1, "colorunet")
+    assert shown["flops_256"] == complexity(net).flops
+    words = call("show", path).output
+    for told in ("colour itself", "that of the input", "has no effect", "BT.601"):
         assert told in words
 
 
@@ -140,7 +157,7 @@ def test_verify_finds_damage_and_an_engine_that_computes_otherwise(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("model.engines._TOLERANCE", 0.0)
+        patch.setitem(selftest.LIMITS, "fp32", selftest.Limits(-1, -1))
         result = call("verify", "film", "--json")
         assert result.exit_code == 1
         assert "differs from the reference" in json.loads(result.stdout)["problems"][0]

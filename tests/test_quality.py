@@ -153,7 +153,7 @@ def test_colourfulness_by_its_formula():
         quality.colourfulness(rgb.astype(np.int32))
 
 
-def moving(frames: int, step: int = 3):
+def moving(frames: int, step: int = 3, scale: int = 4):
     rng = np.random.default_rng(4)
     blur = [
         cv2.GaussianBlur(rng.normal(0, 1, (128, 128 + frames * step)).astype(np.float32), (0, 0), s)
@@ -162,12 +162,14 @@ def moving(frames: int, step: int = 3):
     wide, a, b = (p / p.std() for p in blur)
     views = [slice(i * step, i * step + 128) for i in range(frames)]
     light = [np.clip(50 + 15 * wide[:, v], 0, 100).astype(np.float32) for v in views]
-    ab = [np.stack([cv2.resize(20 * p[:, v], (32, 32), interpolation=cv2.INTER_AREA) for p in (a, b)]) for v in views]
+    size = 128 // scale, 128 // scale
+    ab = [np.stack([cv2.resize(20 * p[:, v], size, interpolation=cv2.INTER_AREA) for p in (a, b)]) for v in views]
     return light, ab
 
 
-def test_flicker_is_measured_along_motion():
-    light, ab = moving(12)
+@pytest.mark.parametrize("scale", [4, 1])
+def test_flicker_is_measured_along_motion(scale):
+    light, ab = moving(12, scale=scale)
     rng = np.random.default_rng(5)
     offsets = rng.normal(0, 5, (12, 2, 1, 1)).astype(np.float32)
     flickering = [plane + offset for plane, offset in zip(ab, offsets, strict=True)]

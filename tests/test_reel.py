@@ -85,6 +85,16 @@ def test_colour_is_what_the_colorizer_said(tmp_path: Path) -> None:
     assert np.abs(lab[..., 2] - 0.4 * (60 - lightness)).max() < 1.5
 
 
+def test_colour_of_every_pixel_of_the_networks_input_is_taken_as_that_of_cells_is(tmp_path: Path) -> None:
+    """Colour follows lightness here, so finer ab is nearer what full resolution would give."""
+    path = media.write(tmp_path / "a.mkv", codec="ffv1", width=320, height=240, frames=12)
+    films = {scale: np.array([f[1:] for f in planes(colorize(path, Tinter(scale)))], float) for scale in (4, 2, 1)}
+    assert films[1].shape == films[4].shape == (12, 2, 120, 160)
+    spread = np.abs(films[1] - films[1].mean((2, 3), keepdims=True)).mean()
+    assert spread > 4
+    assert np.abs(films[2] - films[1]).mean() < np.abs(films[4] - films[1]).mean() < 0.3 * spread
+
+
 def test_no_saturation_is_exactly_neutral(tmp_path: Path) -> None:
     path = media.write(tmp_path / "a.mkv", codec="ffv1", frames=3)
     for _, cb, cr in planes(colorize(path, look=Look(saturation=0))):

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from model import registry
+from model.bins import Bins
 from model.networks.unet import UNet, UNetConfig
 from model.registry import known, locate
 from model.weights import load_model, save_model
@@ -24,7 +26,7 @@ TINY = UNetConfig(bins=3, widths=(4, 4, 4, 4, 4), encoder=(0, 0, 0, 0), decoder=
 
 def write_package(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
-    bins, prior = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]]), torch.full((3,), 1 / 3)
+    bins, prior = Bins("lab", np.array([[0, 0], [50, 0], [0, 50]])), np.full(3, 1 / 3)
     save_model(path, network=UNet(TINY), bins=bins, prior=prior, temperature=0.5, training={}, metrics={})
     return path
 

@@ -71,6 +71,26 @@ def test_flicker_drops_in_motion_and_under_grain(grain):
     assert error_after < 0.55 * error_before
 
 
+@pytest.mark.parametrize("finer", [2, 4])
+def test_finer_colour_is_steadied_in_motion_too(finer):
+    def enlarged(ab):
+        return [np.stack([cv2.resize(p, None, fx=finer, fy=finer) for p in planes]) for planes in ab]
+
+    lightness, truth = pan(40)
+    noisy, truth = enlarged(flickering(truth)), np.array(enlarged(truth))
+    inside = np.s_[16:, :, 2 * finer : -2 * finer, 2 * finer : -4 * finer]
+    error_before = np.abs(np.array(noisy) - truth)[inside].mean()
+    error_after = np.abs(run(noisy, lightness) - truth)[inside].mean()
+    assert error_after < 0.55 * error_before
+
+
+def test_finer_still_colour_is_not_blurred():
+    rng = np.random.default_rng(2)
+    scene, ab = texture(4), rng.normal(0, 20, (2, HEIGHT, WIDTH)).astype(np.float32)
+    lightness = [np.clip(scene + rng.normal(0, 1.5, scene.shape), 0, 100).astype(np.float32) for _ in range(20)]
+    assert np.abs(run([ab] * 20, lightness)[-1] - ab).mean() < 0.1
+
+
 def test_still_colour_neither_drifts_nor_blurs_under_grain():
     rng = np.random.default_rng(2)
     scene, ab = texture(4), rng.normal(0, 20, (2, HEIGHT // 4, WIDTH // 4)).astype(np.float32)

@@ -14,13 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.bins import gamut_bins
+from model.bins import gamut_bins, no_bins
+from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.unet import UNet, UNetConfig
+from model.spaces import Space
 from model.weights import FORMAT, PRETRAINED, available, load_model, save_model
 from pipeline.errors import EngineError
 
-TINY = UNetConfig(bins=309, widths=(4, 8, 8, 8, 8), encoder=(1, 0, 0, 1), decoder=(0, 0, 1))
-PRIOR = torch.full((309,), 1 / 309)
+TINY = UNetConfig(bins=313, widths=(4, 8, 8, 8, 8), encoder=(1, 0, 0, 1), decoder=(0, 0, 1))
+BINS = gamut_bins()
+PRIOR = np.full(313, 1 / 313)
 
 
 def tiny() -> UNet:
@@ -33,9 +36,8 @@ def tiny() -> UNet:
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("package") / "tiny.safetensors"
-    bins = torch.from_numpy(gamut_bins())
     save_model(
-        path, network=tiny(), bins=bins, prior=PRIOR, temperature=0.38, training={"hours": 1}, metrics={"auc": 2}
+        path, network=tiny(), bins=BINS, prior=PRIOR, temperature=0.38, training={"hours": 1}, metrics={"auc": 2}
     )
     return path.read_bytes()
 
@@ -64,11 +66,12 @@ def test_a_package_computes_what_the_network_did(package: Path) -> None:
     assert not model.network.training
     assert (model.name, model.temperature) == ("tiny", 0.38)
     assert model.sha256 == hashlib.sha256(package.read_bytes()).hexdigest()
-    np.testing.assert_array_equal(model.bins.numpy(), gamut_bins())
+    np.testing.assert_array_equal(model.bins.centers, BINS.centers)
+    np.testing.assert_allclose(model.prior, PRIOR, rtol=1e-6)
     assert json.loads(model.metadata["training"]) == {"hours": 1}
     assert json.loads(model.metadata["metrics"]) == {"auc": 2}
     assert model.metadata["format"] == FORMAT
-    assert "Lab" in model.metadata["space"]
+    assert model.bins.space == model.metadata["space"] == "lab"
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
 
 
@@ -76,9 +79,35 @@ def test_small_variances_survive(tmp_path: Path) -> None:
     net = tiny()
     net.stem[1].running_var.fill_(1e-9)  # 0 in float16
     path = tmp_path / "v.safetensors"
-    bins = torch.from_numpy(gamut_bins())
-    save_model(path, network=net, bins=bins, prior=PRIOR, temperature=1.0, training={}, metrics={})
+    save_model(path, network=net, bins=BINS, prior=PRIOR, temperature=1.0, training={}, metrics={})
     assert load_model(str(path)).network.stem[1].running_var[0].item() == pytest.approx(1e-9)
+
+
+def test_a_package_of_format_1_is_read_as_lab(package: Path) -> None:
+    now = load_model(str(package))
+    words = "CIE Lab, D65, 2 degrees; input L* 0..100, output a* b*"
+    then = load_model(str(rewritten(package, metadata={"format": "reelcolor-model/1", "space": words})))
+    assert then.bins.space == "lab"
+    np.testing.assert_array_equal(then.bins.centers, now.bins.centers)
+
+
+@pytest.mark.parametrize("space", ["lab", "yuv"])
+def test_a_regression_has_no_bins_but_a_space(tmp_path: Path, space: Space) -> None:
+    path = tmp_path / "r.safetensors"
+    net = ColorUNet(ColorUNetConfig(bins=0, widths=(4, 8))).eval()
+    save_model(path, network=net, bins=no_bins(space), prior=np.empty(0), training={}, metrics={})
+    model = load_model(str(path))
+    assert (model.bins.space, len(model.bins), model.prior.shape) == (space, 0, (0,))
+    picture = torch.rand(1, 1, 32, 32) * 100
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(picture), net(picture), atol=2e-3, rtol=1e-2)
+
+
+def test_what_does_not_fit_together_is_not_written(tmp_path: Path) -> None:
+    for bins, prior in ((BINS, PRIOR[:-1]), (no_bins(), PRIOR), (no_bins(), PRIOR[:0])):
+        with pytest.raises(ValueError, match="expected 313 bins"):
+            save_model(tmp_path / "x.safetensors", network=tiny(), bins=bins, prior=prior, training={}, metrics={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_default_model_is_small_and_complete() -> None:
@@ -107,7 +136,7 @@ def meta(**values: str | None) -> Callable[[Path], object]:
 def config(**values: object) -> Callable[[Path], object]:
     return meta(
         config=json.dumps(
-            {"bins": 309, "widths": [4, 8, 8, 8, 8], "encoder": [1, 0, 0, 1], "decoder": [0, 0, 1]} | values
+            {"bins": 313, "widths": [4, 8, 8, 8, 8], "encoder": [1, 0, 0, 1], "decoder": [0, 0, 1]} | values
         )
     )
 
@@ -131,10 +160,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "weight missing": (drop("network.head.weight"), "head.weight"),
     "weight unknown": (put("network.extra", torch.ones(1)), "extra"),
     "weight misshapen": (put("network.head.bias", torch.ones(5)), "head.bias has shape"),
-    "weight not a number": (put("network.head.bias", torch.full((309,), torch.nan)), "NaN"),
-    "weight of integers": (put("network.head.bias", torch.ones(309, dtype=torch.int32)), "floating-point"),
-    "bins misshapen": (put("bins", torch.ones(5, 2)), "expected 309 bins"),
-    "prior misshapen": (put("prior", torch.ones(5)), "expected 309 bins"),
+    "weight not a number": (put("network.head.bias", torch.full((313,), torch.nan)), "NaN"),
+    "weight of integers": (put("network.head.bias", torch.ones(313, dtype=torch.int32)), "floating-point"),
+    "bins of no colour": (put("bins", torch.full((313, 2), 1e4)), "expected centres"),
+    "space unknown": (meta(space="cmyk"), "cmyk"),
+    "no space": (meta(space=None), "'space' is missing"),
+    "bins misshapen": (put("bins", torch.ones(5, 2)), "expected 313 bins"),
+    "prior misshapen": (put("prior", torch.ones(5)), "expected 313 bins"),
     "temperature 0": (meta(temperature="0"), "positive temperature"),
     "temperature nan": (meta(temperature="nan"), "positive temperature"),
     "temperature a word": (meta(temperature="warm"), "warm"),
