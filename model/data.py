@@ -1,38 +1,35 @@
-"""Photographs for training: decoded once into a memory-mapped file, then random crops as Lab batches.
-
-A sample's input is not always its own lightness. Film saw colours with other weights than the eye, prints fade,
-and scans are soft and grainy; part of every batch is treated so (see `film_lightness` and `age`).
-"""
+"""Pictures for training: found, screened and decoded once into a memory-mapped file, drawn from there."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline.color import RGB_TO_XYZ, WHITE_D65
+from model.data_report import DataReport, SourceReport, ab_counts, licences
+from model.screen import Screening, Seen, fault, perceptual_hash, without_bars
+from model.sources import Found, SourceConfig, file_identity, pictures_of, source_files
+from model.split import split
 from pipeline.errors import InputError
 from pipeline.storage import replacing
 
 SHORT_EDGE = 160  # pixels that photographs are reduced to
-HELD_OUT = 20  # one photograph in so many is never trained on
-_SUFFIXES = {".webp", ".jpg", ".jpeg", ".png"}
+SCREENING = Screening()
+_VERSION = 1  # of what is kept in the cache; raised whenever the same sources would give other pictures
+_AHEAD = 64  # pictures decoded ahead
+_THREADS = 8
 
-
-def held_out(name: str) -> bool:
-    """Whether the photograph of this file name is kept for evaluation: a twentieth, by hash of the name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % HELD_OUT == 0
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,19 @@ class Photos:
     """Decoded photographs, one behind the other in one flat array.
 
     pixels: (bytes,) uint8, sRGB, usually a memory map. names, sizes (N, 2) as (h, w), offsets (N,) into `pixels`.
+    groups: (N) what stays on one side of the split. folders: (N) names of the folders that directly hold them, "" for
+    none. origins: (N,) index of each one's source. report: how all this came about.
     """
 
     pixels: NDArray[np.uint8]
     names: tuple[str, ...]
     sizes: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    groups: tuple[str, ...]
+    folders: tuple[str, ...]
+    origins: NDArray[np.int64]
+    sources: tuple[SourceConfig, ...]
+    report: DataReport
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,131 +60,162 @@ class Photos:
         return self.pixels[start : start + h * w * 3].reshape(h, w, 3)
 
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indices of the photographs to train on, and of those held out."""
-        test = np.array([held_out(name) for name in self.names], dtype=bool)
-        return np.flatnonzero(~test), np.flatnonzero(test)
+        """Indices of the photographs to train on, and of those held out: see `model.split`."""
+        return split(self.groups, self.origins)
+
+    def sampling_probabilities(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How likely each of these is to be drawn, summing to 1: by the weight of its source."""
+        weights = np.array([source.weight for source in self.sources])[self.origins[indices]]
+        return np.asarray(weights / weights.sum(), np.float64)
 
 
-def open_photos(shards: Sequence[Path], cache: Path, short_edge: int = SHORT_EDGE) -> Photos:
-    """The photographs of tar shards, decoded and reduced into `cache` on first use, memory-mapped from there later.
+def in_memory(
+    pictures: Sequence[NDArray[np.uint8]], names: Sequence[str] | None = None, groups: Sequence[str] | None = None
+) -> Photos:
+    """Photos of pictures (h, w, 3) that are at hand; names by default 0.png, 1.png …, groups the names."""
+    names = tuple(names or (f"{i}.png" for i in range(len(pictures))))
+    entries = [
+        {"name": name, "group": group, "folder": "", "origin": 0, "size": list(picture.shape[:2])}
+        for name, group, picture in zip(names, groups or names, pictures, strict=True)
+    ]
+    histogram = sum((ab_counts(picture) for picture in pictures), np.zeros_like(ab_counts(pictures[0])))
+    pixels = np.concatenate([picture.ravel() for picture in pictures])
+    return _photos(pixels, entries, (SourceConfig("memory"),), [Counter()], histogram)
 
-    Raises InputError for a shard that cannot be read, or that holds no photograph.
+
+def open_photos(
+    sources: Sequence[SourceConfig],
+    cache: Path,
+    short_edge: int = SHORT_EDGE,
+    screening: Screening | None = SCREENING,
+) -> Photos:
+    """The pictures of these sources, decoded, screened (not at all if None) and reduced, memory-mapped from `cache`.
+
+    They are put there on first use, and again when a source, the size or the screening changes. Raises InputError for
+    a source that cannot be read, no pictures, none left after screening, and fewer than two.
     """
-    key = hashlib.sha256(json.dumps([short_edge, [[s.name, s.stat().st_size] for s in shards]]).encode()).hexdigest()
-    index, flat = cache / f"photos-{key[:12]}.json", cache / f"photos-{key[:12]}.rgb"
-    if not index.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    files = [(origin, file) for origin, source in enumerate(sources) for file in source_files(source)]
+    identity = [[origin, sources[origin].split, file_identity(file)] for origin, file in files]
+    wanted = [_VERSION, short_edge, asdict(screening) if screening else None, identity]
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
+    index, flat = cache / f"photos-{key}.json", cache / f"photos-{key}.rgb"
+    if not (index.exists() and flat.exists()):
+        found = ((origin, item) for origin, file in files for item in pictures_of(file, sources[origin]))
         with replacing(flat) as part:
-            entries = _decode_all(shards, part, short_edge)
+            made = _decode_all(found, part, short_edge, screening)
+            _check_enough(sources, made)
         with replacing(index) as part:
-            part.write_text(json.dumps(entries))
-    entries = json.loads(index.read_text())
-    sizes = np.array([[h, w] for _, h, w in entries], np.int64)
-    ends = np.cumsum(sizes.prod(1) * 3)
-    names = tuple(name for name, _, _ in entries)
-    return Photos(np.memmap(flat, np.uint8, mode="r"), names, sizes, np.concatenate([[0], ends[:-1]]))
+            part.write_text(json.dumps(made))
+    made = json.loads(index.read_text())
+    dropped = [Counter(reason for o, reason, _ in made["dropped"] if o == origin) for origin in range(len(sources))]
+    pixels = np.memmap(flat, np.uint8, mode="r")
+    return _photos(pixels, made["pictures"], tuple(sources), dropped, np.array(made["histogram"], np.int64))
 
 
-def _decode_all(shards: Sequence[Path], destination: Path, short_edge: int) -> list[tuple[str, int, int]]:
-    entries = []
+def _photos(
+    pixels: NDArray[np.uint8],
+    entries: Sequence[dict[str, Any]],
+    sources: tuple[SourceConfig, ...],
+    dropped: Sequence[Counter[str]],
+    histogram: NDArray[np.int64],
+) -> Photos:
+    names, groups, folders = (tuple(entry[key] for entry in entries) for key in ("name", "group", "folder"))
+    sizes = np.array([entry["size"] for entry in entries], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes.prod(1) * 3)[:-1]])
+    origins = np.array([entry["origin"] for entry in entries], np.int64)
+    kept = [[names[k] for k in np.flatnonzero(origins == i)] for i in range(len(sources))]
+    parts = [np.bincount(origins[part], minlength=len(sources)).tolist() for part in split(groups, origins)]
+    rows = [
+        SourceReport(source.title, len(own), train, held, dict(sorted(why.items())))
+        for source, own, train, held, why in zip(sources, kept, *parts, dropped, strict=True)
+    ]
+    report = DataReport(tuple(rows), histogram, licences(sources, kept))
+    return Photos(pixels, names, sizes, offsets, groups, folders, origins, sources, report)
+
+
+def _check_enough(sources: Sequence[SourceConfig], made: dict[str, Any]) -> None:
+    where = ", ".join(source.path for source in sources)
+    kept, dropped = len(made["pictures"]), Counter(reason for _, reason, _ in made["dropped"])
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+    if not kept and not dropped:
+        raise InputError(f"{where}: no pictures inside; give images, archives of images, or colour video")
+    if not kept:
+        raise InputError(
+            f"{where}: none of its {dropped.total()} pictures can be trained on ({reasons}); add colour ones"
+        )
+    if kept < 2:
+        left_out = f" ({reasons} left out)" if reasons else ""
+        raise InputError(
+            f"{where}: one picture is too few{left_out}; at least 2 are needed, one to train on and one to hold out, "
+            "and some hundreds to learn from"
+        )
+
+
+def _decode_all(
+    found: Iterable[tuple[int, Found | InputError]], destination: Path, short_edge: int, screening: Screening | None
+) -> dict[str, Any]:
+    """Write the pictures' pixels to a file; returns what is told of them, of those dropped, and their histogram."""
+    pictures: list[dict[str, Any]] = []
+    dropped: list[tuple[int, str, str]] = []
+    histogram = np.zeros((0, 0), np.int64)
+    seen = Seen(screening) if screening else None
+    videos: dict[str, int] = {}
+
+    def prepared(item: tuple[int, Found | InputError]) -> _Prepared:
+        return _prepare(*item, short_edge, screening)
+
     with destination.open("wb") as out:
-        for shard in shards:
-            for name, data in _members(shard):
-                decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-                if decoded is None:
-                    raise InputError(f"{shard}: {name}: not a picture; remove it from the shard")
-                picture = _reduced(np.asarray(decoded[..., ::-1], np.uint8), short_edge)
-                entries.append((name, picture.shape[0], picture.shape[1]))
-                out.write(np.ascontiguousarray(picture).tobytes())
-    if not entries:
-        raise InputError(f"{', '.join(map(str, shards))}: no photographs ({', '.join(sorted(_SUFFIXES))}) inside")
-    return entries
+        for each in _in_order(prepared, found):
+            video = videos.setdefault(each.video, len(videos)) if each.video else -1
+            reason = each.fault or ("near-duplicate" if seen and seen.repeats(each.hash, video) else None)
+            if reason or each.rgb is None:
+                dropped.append((each.entry["origin"], reason or "unreadable", each.entry["name"]))
+                continue
+            pictures.append(each.entry | {"size": list(each.rgb.shape[:2])})
+            out.write(each.rgb.tobytes())
+            counts = ab_counts(each.rgb)
+            histogram = histogram + counts if histogram.size else counts
+    return {"pictures": pictures, "dropped": dropped, "histogram": histogram.tolist()}
 
 
-def _members(shard: Path) -> Iterable[tuple[str, bytes]]:
+@dataclass(frozen=True)
+class _Prepared:
+    entry: dict[str, Any]
+    video: str
+    fault: str | None
+    hash: int = 0
+    rgb: NDArray[np.uint8] | None = None
+
+
+def _prepare(origin: int, item: Found | InputError, short_edge: int, screening: Screening | None) -> _Prepared:
+    if isinstance(item, InputError):
+        return _Prepared({"origin": origin, "name": str(item)}, "", "unreadable")
+    entry = {"origin": origin, "name": item.name, "group": item.group, "folder": item.folder}
     try:
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES:
-                    handle = tar.extractfile(member)
-                    yield Path(member.name).name, (handle or io.BytesIO()).read()
-    except (tarfile.TarError, OSError, EOFError) as e:
-        raise InputError(f"{shard}: cannot be read as a tar of photographs: {e}") from e
+        whole = item.load()
+    except InputError:
+        return _Prepared(entry, item.video, "unreadable")
+    rgb = np.ascontiguousarray(reduced(without_bars(whole) if screening else whole, short_edge))
+    reason = fault(rgb, screening) if screening else None
+    return _Prepared(entry, item.video, reason, 0 if reason else perceptual_hash(rgb), rgb)
 
 
-def _reduced(picture: NDArray[np.uint8], short_edge: int) -> NDArray[np.uint8]:
+def reduced(picture: NDArray[np.uint8], short_edge: int) -> NDArray[np.uint8]:
+    """(h, w, 3) with a short edge of at most so many pixels; a smaller picture as it is."""
     h, w = picture.shape[:2]
     scale = short_edge / min(h, w)
     if scale >= 1:
         return picture
-    reduced = cv2.resize(picture, (round(w * scale), round(h * scale)), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, np.uint8)
+    return np.asarray(cv2.resize(picture, (round(w * scale), round(h * scale)), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def random_crops(photos: Photos, indices: NDArray[np.int64], size: int, rng: np.random.Generator) -> Tensor:
-    """Square crops of half to all of the short edge, half of them mirrored, as (N, size, size, 3) uint8 sRGB."""
-    crops = np.empty((len(indices), size, size, 3), np.uint8)
-    for out, index in zip(crops, indices, strict=True):
-        picture = photos[index]
-        h, w = picture.shape[:2]
-        side = round(min(h, w) * rng.uniform(0.5, 1))
-        y, x = rng.integers(0, h - side + 1), rng.integers(0, w - side + 1)
-        crop = picture[y : y + side, x : x + side]
-        filtering = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-        out[:] = cv2.resize(crop, (size, size), interpolation=filtering)
-        if rng.random() < 0.5:
-            out[:] = out[:, ::-1]
-    return torch.from_numpy(crops)
-
-
-def linear_light(rgb: Tensor) -> Tensor:
-    """(N, h, w, 3) uint8 sRGB to (N, 3, h, w) float32 linear light 0..1 (IEC 61966-2-1)."""
-    code = torch.arange(256, dtype=torch.float64, device=rgb.device) / 255
-    table = torch.where(code > 0.04045, ((code + 0.055) / 1.055) ** 2.4, code / 12.92).float()
-    return table[rgb.int()].permute(0, 3, 1, 2)
-
-
-def lab(linear: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 3, h, w) linear sRGB to L* (N, 1, h, w) in 0..100 and ab (N, 2, h, w); as pipeline.color, on a batch."""
-    matrix = torch.tensor(RGB_TO_XYZ / WHITE_D65[:, None], dtype=linear.dtype, device=linear.device)
-    x, y, z = _lab_f(F.conv2d(linear, matrix[:, :, None, None])).unsqueeze(2).unbind(1)
-    return 116 * y - 16, torch.cat([500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def _lab_f(t: Tensor) -> Tensor:
-    return torch.where(t > (6 / 29) ** 3, t.clamp_min(1e-3) ** (1 / 3), (29 / 6) ** 2 / 3 * t + 4 / 29)
-
-
-def film_lightness(linear: Tensor, rgb: Tensor, random: torch.Generator) -> Tensor:
-    """The L* (N, 1, h, w) that a monochrome copy of each picture would show.
-
-    Two in five keep their own L*. Two in five are desaturated video: L* of the grey whose Y' is the picture's luma
-    (ITU-R BT.601). One in five is film: linear light summed with random weights, from nearly blind to red
-    (orthochromatic) to mostly sensitive to it.
-    """
-    n = len(linear)
-    luma = (rgb.float() / 255) @ torch.tensor([0.299, 0.587, 0.114], device=rgb.device)
-    video = torch.where(luma > 0.04045, ((luma + 0.055) / 1.055) ** 2.4, luma / 12.92)[:, None]
-    eye = (linear * torch.tensor(RGB_TO_XYZ[1], dtype=linear.dtype, device=linear.device)[:, None, None]).sum(1, True)
-    weights = torch.rand(n, 3, 1, 1, generator=random).to(linear) ** 2 + 0.05
-    film = (linear * weights / weights.sum(1, keepdim=True)).sum(1, True)
-    kind = torch.rand(n, 1, 1, 1, generator=random).to(linear)
-    return 116 * _lab_f(torch.where(kind < 0.4, eye, torch.where(kind < 0.8, video, film))) - 16
-
-
-def age(lightness: Tensor, random: torch.Generator) -> Tensor:
-    """Half of the pictures as old film: tone curve, faded blacks and whites, softness, grain. L* (N, 1, h, w)."""
-    n = len(lightness)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, 1, 1, 1, generator=random).to(lightness) * (high - low) + low
-
-    x = (lightness / 100).clamp(0, 1) ** torch.exp(uniform(-0.5, 0.5))
-    low, high = uniform(0, 0.2), uniform(0.75, 1)
-    x = low + (high - low) * x
-    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    x = x + uniform(0, 1) * (soft - x)
-    grain = torch.randn(x.shape, generator=random).to(x)
-    coarse = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1), mode="replicate"), 3, stride=1) * 3
-    x = x + uniform(0, 0.06) * torch.where(uniform(0, 1) < 0.5, grain, coarse)
-    return torch.where(uniform(0, 1) < 0.5, x.clamp(0, 1) * 100, lightness)
+def _in_order(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """map() on threads, a bounded number of items ahead."""
+    waiting: deque[Future[_Out]] = deque()
+    with ThreadPoolExecutor(_THREADS, "decode") as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
