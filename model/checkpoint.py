@@ -3,98 +3,115 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.bins import prior_shift, rebalancing
-from model.networks.unet import UNet, UNetConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RecipeError, StorageError
 from pipeline.storage import replacing
+
+_COUNTERS = ("step", "samples", "seconds", "smooth", "evaluations", "evaluated", "best", "waited")
 
 
 @dataclass
 class State:
-    """A network in training, the moving average of its weights, its optimizer, and how far they have come."""
+    """A network in training, the moving average of its weights, its optimizer, and how far they have come.
 
-    network: UNet
+    samples: pictures seen by all workers. seconds: spent, over all runs. smooth: moving average of the loss.
+    evaluations: that were due so far; evaluated: step of the last. best: the lowest held-out loss; waited: evaluations
+    since then.
+    """
+
+    network: nn.Module
     average: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
+    smooth: float = math.nan
+    evaluations: int = 0
+    evaluated: int = 0
+    best: float = math.inf
+    waited: int = 0
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """average ← decay · average + (1 - decay) · weights, and the same for batch statistics."""
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a checkpoint gives to a model package: the averaged network, its bins and prior, and how it was made."""
+def save_checkpoint(state: State, path: Path, identity: Mapping[str, Any]) -> None:
+    """Write everything that `load_checkpoint` reads. `identity`, as JSON has it, says what run this is a state of.
 
-    network: UNet
-    bins: Tensor
-    prior: Tensor
-    config: dict[str, Any]
-    step: int
-    samples: int
-    seconds: float
-
-    def take_back(self, share: float) -> None:
-        """Undo a share of the rebalancing in the head's bias: see `prior_shift`."""
-        weights = rebalancing(self.prior.numpy(), self.config["uniform"])
-        with torch.no_grad():
-            self.network.state_dict()["head.bias"].add_(torch.from_numpy(prior_shift(weights, share)).float())
-
-
-def save_checkpoint(state: State, path: Path, tables: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write everything that `load_checkpoint` and `load_trained` read; `tables` are `bins` and `prior`."""
+    Raises StorageError; what was at `path` before is then still there.
+    """
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.items()}
     for name, parameter in state.network.named_parameters():
         tensors |= {f"optimizer.{name}.{k}": v for k, v in state.optimizer.state[parameter].items()}
-    tensors |= {f"table.{k}": v for k, v in tables.items()}
-    metadata = {"network": json.dumps(asdict(state.network.config)), "config": json.dumps(config)}
-    metadata |= {"step": str(state.step), "samples": str(state.samples), "seconds": str(state.seconds)}
+    metadata = {"identity": json.dumps(identity)} | {name: repr(getattr(state, name)) for name in _COUNTERS}
     with replacing(path) as part:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        try:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        except SafetensorError as e:  # the library's own word for an error of the file system
+            raise StorageError(
+                f"{path}: cannot be written ({e}); the checkpoint before it is intact: free some space and go on with "
+                "--resume"
+            ) from e
 
 
-def load_checkpoint(state: State, path: Path) -> None:
-    """Put a checkpoint's content into a freshly made `state` of the same network."""
+def load_checkpoint(state: State, path: Path, identity: Mapping[str, Any]) -> None:
+    """Put a checkpoint's content into a freshly made `state` of the same network.
+
+    Raises InputError for a damaged file, RecipeError naming the first thing in which its run is not that of `identity`.
+    """
     tensors, metadata = _read(path)
-    state.network.load_state_dict(_under(tensors, "network."))
-    state.average.update({k: v.to(state.average[k].device) for k, v in _under(tensors, "average.").items()})
-    for name, parameter in state.network.named_parameters():
-        slots = _under(tensors, f"optimizer.{name}.")
-        state.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in slots.items()}
-    state.step, state.samples, state.seconds = _progress(metadata)
-
-
-def load_trained(path: Path) -> Trained:
-    """The averaged network of a checkpoint, in evaluation mode."""
-    tensors, metadata = _read(path)
-    network = UNet(UNetConfig(**json.loads(metadata["network"])))
-    network.load_state_dict(_under(tensors, "average."))
-    tables = _under(tensors, "table.")
-    config = json.loads(metadata["config"])
-    return Trained(network.eval(), tables["bins"], tables["prior"], config, *_progress(metadata))
+    try:
+        theirs = json.loads(metadata["identity"])
+        for what in _differences(theirs, json.loads(json.dumps(identity)), ""):
+            raise RecipeError(f"{path} is of a run with {what}; repeat that, or choose another output folder")
+        state.network.load_state_dict(_under(tensors, "network."))
+        for name, value in _under(tensors, "average.").items():
+            state.average[name].copy_(value)
+        for name, parameter in state.network.named_parameters():
+            slots = _under(tensors, f"optimizer.{name}.")
+            state.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in slots.items()}
+        for name in _COUNTERS:
+            setattr(state, name, type(getattr(state, name))(metadata[name]))
+    except (KeyError, RuntimeError, ValueError) as e:
+        raise _damaged(path, e) from e
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata()  # noqa: SIM118 (not a dict)
+            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as e:
-        raise InputError(f"{path}: not a checkpoint: {e}; remove it to start from the beginning") from e
+        raise _damaged(path, e) from e
 
 
-def _progress(metadata: Mapping[str, str]) -> tuple[int, int, float]:
-    return int(metadata["step"]), int(metadata["samples"]), float(metadata["seconds"])
+def _damaged(path: Path, e: Exception) -> InputError:
+    return InputError(f"{path}: not a whole checkpoint: {' '.join(str(e).split())[:200]}; remove it to begin anew")
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _differences(theirs: Any, ours: Any, where: str) -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in {**theirs, **ours}:
+            yield from _differences(theirs.get(key), ours.get(key), f"{where}.{key}" if where else key)
+    elif theirs != ours:
+        yield f"{where} {theirs}, not {ours}"

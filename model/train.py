@@ -1,229 +1,227 @@
-"""Training of the U-Net: classification of ab bins, on a schedule of wall-clock time.
+"""Training: a plain loop over steps, with checkpoints, evaluations and reports.
 
-Progress is the share of the time budget that has passed, not a count of steps: the learning rate reaches its end on
-time on any machine, however busy. A run that was stopped goes on from its last checkpoint.
+What a step sees follows from the seed and its number alone, so a run that was killed goes on from its last checkpoint
+with the losses that it would have had: exactly so where the budget is epochs (see `model.schedule`), on the same kind
+of processor with the same number of threads.
 """
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.bins import SoftCodes, gamut_bins, rebalancing, smoothed_prior, soft_codes
 from model.checkpoint import State, load_checkpoint, save_checkpoint
-from model.data import Photos, age, film_lightness, lab, linear_light, random_crops
-from model.losses import classification_loss
-from model.networks.unet import UNet, UNetConfig
+from model.data import Photos
+from model.group import Group
+from model.held_out import HeldOut
+from model.packing import averaged, save_package
+from model.prefetch import ahead
+from model.progress import History, Report
+from model.recipe import TrainRecipe
+from model.schedule import Order, orders
+from model.task import Task, fresh_state, make_task
+from model.weights import Model, load_model
+from pipeline.errors import EngineError, RecipeError
 
-_log = logging.getLogger(__name__)
-_PREFETCH = 3  # batches cropped ahead
-_PRIOR_PHOTOS = 6000  # sampled for the prior
-_CLIP = 5.0  # norm of the gradient
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The recipe. `stages`: (share of the budget at which it begins, crop size, batch size)."""
-
-    minutes: float
-    stages: tuple[tuple[float, int, int], ...] = ((0.0, 96, 48), (0.6, 128, 32), (0.85, 160, 20))
-    learning_rate: float = 3e-3
-    warmup: float = 0.01  # share of the budget
-    weight_decay: float = 0.02
-    uniform: float = 0.7  # λ of the rebalancing; with the paper's 0.5, grey weighs 46 times less than rare colours
-    average: float = 0.999  # decay of the moving average of the weights
-    seed: int = 0
-    checkpoint_minutes: float = 4.0
-
-    def progress(self, begun: float) -> float:
-        """Share of the budget spent since `begun`, a time of the monotonic clock."""
-        return (time.monotonic() - begun) / (self.minutes * 60)
-
-    def stage(self, progress: float) -> tuple[int, int]:
-        """(crop size, batch size) at a progress of 0..1."""
-        return [(size, batch) for begin, size, batch in self.stages if begin <= progress][-1]
-
-    def rate(self, progress: float) -> float:
-        """Learning rate at a progress of 0..1: linear warm-up, then a half cosine down to 0."""
-        if progress < self.warmup:
-            return self.learning_rate * (0.05 + 0.95 * progress / self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+Listener = Callable[[Report], None]
+LAST, BEST = "last.safetensors", "best.safetensors"
+_ROW = 20  # steps between the rows of metrics.csv
+_RECENT = 20  # steps over which the speed is measured
 
 
-@dataclass(frozen=True)
-class Objective:
-    """Soft codes of the truth, and the weight of each bin (Q,)."""
+def fit(
+    recipe: TrainRecipe,
+    photos: Photos,
+    out: Path,
+    *,
+    base: Model | None = None,
+    resume: bool = False,
+    report: Listener = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Path:
+    """Train until the budget is spent or patience is at its end; returns the model package, `out`/NAME.safetensors.
 
-    codes: SoftCodes
-    rebalance: Tensor
+    Written to `out`: last.safetensors, which `resume` goes on from; best.safetensors, a model package of the averaged
+    weights that had the lowest held-out loss so far; metrics.csv and loss.png; samples-STEP.png at every evaluation.
+    report: called after each step. stop: once set, all is saved and KeyboardInterrupt raised. Every process of
+    a torch.distributed group calls this alike; the batches are then of each.
 
-    def loss(self, logits: Tensor, ab: Tensor) -> Tensor:
-        """Logits (N, Q, h/4, w/4) against the true ab (N, 2, h, w), averaged over cells of 4×4."""
-        indices, shares = self.codes(F.avg_pool2d(ab, 4))
-        return classification_loss(logits.float(), indices, shares, self.rebalance)
-
-
-def fit(photos: Photos, folder: Path, config: TrainConfig, network: UNetConfig | None = None) -> Path:
-    """Train until the budget is spent; returns the last checkpoint, `folder`/last.safetensors.
-
-    A checkpoint already in `folder` is continued. Held-out photographs are left alone. Runs on CUDA where there is a
-    GPU, else on the CPU, in bfloat16 with float32 weights and loss.
+    Raises RecipeError where `out` has a run and `resume` is not asked for, where it has another run, or where the base
+    does not fit; EngineError where the loss is no longer a number; StorageError. The last checkpoint survives all.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, _ = photos.split()
-    bins = gamut_bins()
-    codes = soft_codes(bins)
-    prior = smoothed_prior(bin_counts(photos, train, codes, len(bins), np.random.default_rng(config.seed)), bins)
-    weights = rebalancing(prior, config.uniform)
-    state = _start(network or UNetConfig(bins=len(bins)), prior * weights, device, config)
-    path = folder / "last.safetensors"
-    if path.exists():
-        load_checkpoint(state, path)
-        _log.info("continuing from step %d, %.1f minutes", state.step, state.seconds / 60)
-    tables = {"bins": torch.from_numpy(bins), "prior": torch.from_numpy(prior)}
-
-    def save() -> None:
-        save_checkpoint(state, path, tables, asdict(config))
-
-    objective = Objective(codes.to(device), torch.from_numpy(weights).float().to(device))
-    begun = time.monotonic() - state.seconds
-    with _prefetched(photos, train, config, state.step, begun) as batches:
-        _loop(state, batches, objective, config, begun, save)
-    save()
-    return path
+    group = Group()
+    if (out / LAST).exists() and not resume:
+        raise RecipeError(f"{out} has a run already; --resume goes on with it, another -o begins a new one")
+    task = make_task(recipe, photos)
+    state = fresh_state(task, base)
+    identity = _identity(task, base, group)
+    if (out / LAST).exists():
+        load_checkpoint(state, out / LAST, identity)
+    run = _Run(task, state, group, out, base, report, identity)
+    run.train(stop or threading.Event())
+    return run.finish()
 
 
-def _loop(
-    state: State,
-    batches: Iterator[Tensor],
-    objective: Objective,
-    config: TrainConfig,
-    begun: float,
-    save: Callable[[], None],
-) -> None:
-    saved, smooth = time.monotonic(), math.nan
-    while (progress := config.progress(begun)) < 1:
-        loss = _step(state, next(batches), objective, config, progress)
-        smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
-        state.seconds = time.monotonic() - begun
-        if state.step % 100 == 0:
-            report = (state.step, state.samples, state.seconds / 60, config.rate(progress), smooth)
-            _log.info("step %d  samples %d  minutes %.1f  rate %.5f  loss %.4f", *report)
-        if time.monotonic() - saved > config.checkpoint_minutes * 60:
-            saved = time.monotonic()
-            save()
-
-
-def bin_counts(
-    photos: Photos, indices: NDArray[np.int64], codes: SoftCodes, bins: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """How much of the photographs' area falls to each bin (Q,), softly encoded, over at most 6,000 of them."""
-    chosen = rng.permutation(indices)[:_PRIOR_PHOTOS]
-    counts = torch.zeros(bins, dtype=torch.float64)
-    for part in np.array_split(chosen, math.ceil(len(chosen) / 64)):
-        _, ab = lab(linear_light(random_crops(photos, part, 64, rng)))
-        picked, shares = codes(F.avg_pool2d(ab, 4))
-        counts.index_add_(0, picked.flatten(), shares.flatten().double())
-    return counts.numpy()
-
-
-def _start(network: UNetConfig, marginal: NDArray[np.float64], device: torch.device, config: TrainConfig) -> State:
-    """A fresh network whose head begins with the marginal distribution of the rebalanced colours."""
-    torch.manual_seed(config.seed)
-    net = UNet(network)
-    net.head.bias = torch.nn.Parameter(torch.from_numpy(np.log(marginal)).float())
-    net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kernels = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, config.learning_rate)
-    return State(net, {name: t.clone() for name, t in net.state_dict().items()}, optimizer)
-
-
-def _step(state: State, rgb: Tensor, objective: Objective, config: TrainConfig, progress: float) -> float:
-    device = objective.rebalance.device
-    random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-    rgb = rgb.to(device)
-    linear = linear_light(rgb)
-    _, ab = lab(linear)
-    lightness = age(film_lightness(linear, rgb, random), random).contiguous(memory_format=torch.channels_last)
-    state.network.train()
-    with torch.autocast(device.type, torch.bfloat16):
-        logits = state.network(lightness)
-    loss = objective.loss(logits, ab)
-    for group in state.optimizer.param_groups:
-        group["lr"] = config.rate(progress)
-    state.optimizer.zero_grad(set_to_none=True)
+def gradients(task: Task, network: nn.Module, lightness: Tensor, chroma: Tensor) -> Tensor:
+    """Leave the gradient of the loss in the network's parameters, and return the loss."""
+    network.zero_grad(set_to_none=True)
+    loss = task.loss(network, lightness, chroma)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), _CLIP)
+    return loss
+
+
+def step(task: Task, state: State, network: nn.Module, rgb: Tensor, order: Order, group: Group) -> float:
+    """One step of the optimizer on crops (N, h, w, 3) uint8; returns the loss, a mean over the workers.
+
+    Raises EngineError, before any weight is changed, where the loss or its gradient is not finite.
+    """
+    training = task.recipe.training
+    lightness, chroma = task.inputs(rgb, order.step, group.rank)
+    loss = group.mean(gradients(task, network, lightness, chroma)).item()
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.clip).item()
+    if not math.isfinite(loss + norm):
+        raise EngineError(
+            f"the loss is {loss} and its gradient {norm} at step {order.step}; the checkpoint before it is kept: lower "
+            "training.learning-rate and begin again in another folder"
+        )
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = training.rate(order.progress)
     state.optimizer.step()
-    state.step += 1
-    state.samples += len(rgb)
-    update_average(state, min(config.average, (1 + state.step) / (10 + state.step)))
-    return loss.item()
+    state.step = order.step + 1
+    state.samples += len(rgb) * group.size
+    state.update_average(min(training.average, (1 + state.step) / (10 + state.step)))
+    state.smooth = loss if math.isnan(state.smooth) else 0.98 * state.smooth + 0.02 * loss
+    return loss
 
 
-@torch.no_grad()
-def update_average(state: State, decay: float) -> None:
-    """average ← decay · average + (1 - decay) · weights, and the same for batch statistics."""
-    for name, value in state.network.state_dict().items():
-        if value.is_floating_point():
-            state.average[name].lerp_(value, 1 - decay)
-        else:
-            state.average[name].copy_(value)
+def _identity(task: Task, base: Model | None, group: Group) -> dict[str, Any]:
+    """What may not change when a run goes on; its budget may."""
+    recipe = task.recipe.document()
+    for budget in ("minutes", "epochs", "checkpoint_minutes"):
+        del recipe["training"][budget]
+    for source in recipe["data"]["sources"]:
+        del source["path"]  # the pictures count, not where they lie
+    base_hash = base.sha256 if base else None
+    return {"recipe": recipe, "pictures": task.fingerprint(), "base": base_hash, "workers": group.size}
 
 
-@contextmanager
-def _prefetched(
-    photos: Photos, indices: NDArray[np.int64], config: TrainConfig, first: int, begun: float
-) -> Iterator[Iterator[Tensor]]:
-    """Batches cropped ahead on a thread; what one holds depends on the seed, its step and its stage alone."""
-    ready: queue.Queue[Tensor | BaseException] = queue.Queue(_PREFETCH)
-    stop = threading.Event()
+@dataclass
+class _Run:
+    """A run, with its clock and its files."""
 
-    def put(item: Tensor | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                pass
+    task: Task
+    state: State
+    group: Group
+    out: Path
+    base: Model | None
+    report: Listener
+    _identity: Mapping[str, Any]
+    _last: Report | None = None
+    _times: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
-    def produce() -> None:
-        step = first
-        try:
-            while not stop.is_set():
-                size, batch = config.stage(config.progress(begun))
-                rng = np.random.default_rng((config.seed, step))
-                put(random_crops(photos, rng.choice(indices, batch, replace=len(indices) < batch), size, rng))
-                step += 1
-        except BaseException as e:  # raised again where the batch is taken
-            put(e)
+    def __post_init__(self) -> None:
+        self._begun = time.monotonic() - self.state.seconds
+        self._held_out = HeldOut(self.task)
+        self._history = History(self.out, self.state.step)
 
-    def batches() -> Iterator[Tensor]:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    def train(self, stop: threading.Event) -> None:
+        """The loop."""
+        task, state, training = self.task, self.state, self.task.recipe.training
+        network = self.group.join(state.network).train()
+        coming = orders(training, self._agreed_progress, state.step, state.samples, self.group.size)
+        saved = time.monotonic()
+        for order, rgb in ahead(coming, lambda order: task.draw(order, self.group.rank)):
+            if training.evaluations(order.progress) > state.evaluations:
+                state.evaluations = training.evaluations(order.progress)
+                self._evaluate()
+            if training.patience and state.waited >= training.patience:
+                break
+            loss = step(task, state, network, rgb, order, self.group)
+            self._tell(order, loss)
+            if stop.is_set() or time.monotonic() - saved > training.checkpoint_minutes * 60:
+                saved = time.monotonic()
+                self._save()
+            if stop.is_set():
+                raise KeyboardInterrupt
 
-    thread = threading.Thread(target=produce, name="crops", daemon=True)
-    thread.start()
-    try:
-        yield batches()
-    finally:
-        stop.set()
-        thread.join()
+    def finish(self) -> Path:
+        """The last evaluation, and the package of the best weights."""
+        if self.state.evaluated != self.state.step:
+            self._evaluate()
+        path = self.out / f"{self.task.recipe.name}.safetensors"
+        if self.group.leads:
+            best = load_model(str(self.out / BEST))
+            metrics = {"held_out_loss": round(self.state.best, 5)} | self._held_out.metrics(best)
+            save_package(path, best, self.task, self.state, self.base, metrics)
+        return path
+
+    def _progress(self, samples: int) -> float:
+        """Share of the budget that is spent after so many samples, or by now."""
+        training = self.task.recipe.training
+        if training.epochs is not None:
+            return samples / (training.epochs * self.task.epoch)
+        assert training.minutes is not None
+        return (time.monotonic() - self._begun) / (training.minutes * 60)
+
+    def _agreed_progress(self, samples: int) -> float:
+        return self.group.agreed(self._progress(samples))
+
+    def _tell(self, order: Order, loss: float) -> None:
+        """Report a step; one in twenty becomes a row of metrics.csv."""
+        state, now = self.state, time.monotonic()
+        state.seconds = now - self._begun
+        self._times.append((now, state.samples))
+        since, samples = self._times[0]
+        progress = min(1.0, self._progress(state.samples))
+        told = Report(
+            step=state.step,
+            samples=state.samples,
+            progress=progress,
+            seconds=state.seconds,
+            remaining=state.seconds * (1 - progress) / progress,
+            rate=self.task.recipe.training.rate(order.progress),
+            loss=loss,
+            smooth=state.smooth,
+            speed=(state.samples - samples) / (now - since) if now > since else 0.0,
+        )
+        self._last = told
+        if state.step % _ROW == 0:
+            self._history.add(told)
+        self.report(told)
+
+    def _evaluate(self) -> None:
+        """Measure the averaged weights; keep them where they are the best so far, and show what they do."""
+        state = self.state
+        loss = self.group.agreed(self._held_out.loss(state) if self.group.leads else 0.0)
+        if not math.isfinite(loss):
+            raise EngineError(f"the held-out loss is {loss} at step {state.step}; lower training.learning-rate")
+        better = loss < state.best
+        state.best, state.waited = min(loss, state.best), 0 if better else state.waited + 1
+        state.evaluated = state.step
+        if not self.group.leads:
+            return
+        model = averaged(self.task, state)
+        if better:
+            save_package(self.out / BEST, model, self.task, state, self.base, {"held_out_loss": round(loss, 5)})
+        self._held_out.draw(model, self.out / f"samples-{state.step:07d}.png")
+        if self._last is not None:
+            measured = dataclasses.replace(self._last, held_out=loss)
+            self._history.add(measured)
+            self.report(measured)
+        self._history.draw()
+        self._save()
+
+    def _save(self) -> None:
+        if self.group.leads:
+            save_checkpoint(self.state, self.out / LAST, self._identity)
+            self._history.write()
