@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import Command, debug_option, json_option
+from jobs.evaluating_cli import evaluate
 from jobs.models_cli import models
+from jobs.training_cli import train
 from pipeline.errors import ReelcolorError
 
 if TYPE_CHECKING:
@@ -176,4 +178,5 @@ def _recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
     return make_recipe(file, options)
 
 
-main.add_command(models)
+for _command in (models, train, evaluate):
+    main.add_command(_command)
