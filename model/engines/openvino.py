@@ -12,37 +12,54 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from model.engines.base import Engine, engine_error
+from model.engines.base import Engine, Use, engine_error, short
+from model.engines.int8 import int8_graph
 from model.export import cached_onnx
+from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError
 
 _SHAPES = 8  # picture sizes kept compiled, about 40 MB each
+_first_use = threading.Lock()  # OpenVINO's bindings can deadlock where two threads convert their first array at once
 
 
 class OpenVINOEngine(Engine):
-    """One single-threaded stream a thread, one picture a stream.
+    """For throughput one single-threaded stream a thread, for latency one stream of all threads; one picture a stream.
 
-    The graph is compiled for each picture size on first use (static shapes are a third faster), always for one picture
-    and one thread, so that neither the batch nor the number of threads reaches the arithmetic.
+    The graph is compiled for each picture size on first use (static shapes are a third faster), always for one picture,
+    so that the batch does not reach the arithmetic, and for throughput the number of threads does not either.
     """
 
-    def __init__(self, model: Model, temperature: float, threads: int, precision: str = "f32") -> None:
-        super().__init__(model, temperature)
-        self._precision = precision
+    def __init__(
+        self,
+        model: Model,
+        temperature: float,
+        threads: int,
+        precision: Precision = "fp32",
+        use: Use = "throughput",
+    ) -> None:
+        super().__init__(model, temperature, precision=precision)
         self._threads = threads
+        self._streams = threads if use == "throughput" else 1
+        self._use = use
         self._core = ov.Core()
-        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if precision == "fp16":
+            raise EngineError(
+                "OpenVINO computes float16 on few CPUs, and then no faster than bf16; choose bf16 or fp32"
+            )
+        if precision == "bf16" and not has_bf16():
             raise EngineError("this machine's CPU has no bfloat16 instructions; choose the engine openvino")
-        self._graph = cached_onnx(model)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
+        self._graph: ov.Model | bytes
+        self._graph, self._digest = int8_graph(model) if precision == "int8" else (cached_onnx(model), "")
+        self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._requests: OrderedDict[tuple[int, int], queue.SimpleQueue[Any]] = OrderedDict()
 
     @property
     def runtime(self) -> str:
-        """As Engine says."""
-        return f"openvino-{ov.__version__.split('-')[0]}/{self._precision}"
+        """As Engine says; of an INT8 graph also which one, as it depends on the pictures that it was made from."""
+        precision = f"int8-{self._digest}" if self._digest else short(self.precision)
+        return f"openvino-{ov.__version__.split('-')[0]}/{precision}"
 
     def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Engine says."""
@@ -60,7 +77,10 @@ class OpenVINOEngine(Engine):
     def _one(self, idle: queue.SimpleQueue[Any], picture: NDArray[np.float32]) -> NDArray[np.float32]:
         request = idle.get()
         try:
-            result = request.infer([picture[None], np.float32(self.temperature)], share_inputs=True)
+            inputs = {"lightness": picture[None]}
+            if len(self.model.bins):
+                inputs["temperature"] = np.array(self.temperature, np.float32)
+            result = request.infer(inputs, share_inputs=True)
             return np.array(result[0], np.float32)
         finally:
             idle.put(request)
@@ -75,16 +95,24 @@ class OpenVINOEngine(Engine):
             return idle
 
     def _compile(self, h: int, w: int) -> queue.SimpleQueue[Any]:
-        graph = self._core.read_model(self._graph)
+        graph = self._graph.clone() if isinstance(self._graph, ov.Model) else self._core.read_model(self._graph)
         graph.reshape({"lightness": [1, 1, h, w]})
         settings = {
+            "PERFORMANCE_HINT": self._use.upper(),
             "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": self._threads,
-            "INFERENCE_PRECISION_HINT": self._precision,
+            "NUM_STREAMS": self._streams,
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "ENABLE_CPU_PINNING": False,
         }
         compiled = self._core.compile_model(graph, "CPU", settings)
         idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self._threads):
+        for _ in range(self._streams):
             idle.put(compiled.create_infer_request())
+        with _first_use:
+            self._one(idle, np.zeros((1, h, w), np.float32))
         return idle
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,93 @@
+"""OpenVINO in each precision and for each use, and INT8 from pictures to proof."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+
+from model.bins import gamut_bins, no_bins
+from model.engines import open_engine, prove_engine
+from model.engines.openvino import OpenVINOEngine, has_bf16
+from model.engines.selftest import LIMITS, differences, golden_frames, reference
+from model.networks.unet import UNet, UNetConfig
+from model.weights import Model
+from pipeline.errors import EngineError
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
+    for _ in range(3):
+        net(torch.rand(4, 1, 64, 64) * 100)
+    torch.nn.init.normal_(net.head.weight, std=1.0)
+    net = net.eval().requires_grad_(False)
+    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("cache")
+def test_openvino_passes_in_each_precision_for_either_use(model: Model) -> None:
+    pictures = golden_frames(64, 96)
+    expected = reference(model, 0.38, pictures)
+    for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+        for use in ("throughput", "latency"):
+            engine, (verdict,) = prove_engine(model, "openvino", precision=precision, use=use, sizes=[(64, 96)])
+            with engine:
+                assert (verdict.precision, verdict.height, verdict.width) == (precision, 64, 96)
+                assert differences(pictures, expected, engine(pictures)).mean() <= LIMITS[precision].mean
+
+
+@pytest.mark.usefixtures("cache")
+def test_int8_without_an_int8_graph_says_how_to_make_one(model: Model) -> None:
+    with pytest.raises(EngineError, match="reelcolor compile tiny --precision int8 --calibrate"):
+        open_engine(model, "openvino", precision="int8")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is not installed")
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("head", ["classification", "regression"])
+def test_int8_is_quantised_kept_and_opened(model: Model, head: str) -> None:
+    from model.engines.int8 import quantise
+
+    if head == "regression":
+        torch.manual_seed(0)
+        net = UNet(UNetConfig(bins=0, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
+        net(torch.rand(4, 1, 64, 64) * 100)
+        model = Model("flat", "cd" * 32, net.eval().requires_grad_(False), no_bins("lab"), np.empty(0), 0.38, {})
+    quantise(model, np.concatenate([golden_frames(64, 96), golden_frames(64, 96)[..., ::-1]]))
+    engine, (verdict,) = prove_engine(model, "openvino", precision="int8", sizes=[(64, 96)])
+    with engine:
+        assert "/int8-" in engine.key
+        assert verdict.mean > 0.005  # it does compute in 8 bits
+        assert verdict.problem == ""
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_first_inference_of_a_size_is_the_callers_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's bindings deadlocked in half of the runs where two threads converted their first array at once."""
+    threads: list[str] = []
+    infer = openvino.InferRequest.infer
+
+    def recorded(self: object, *arguments: object, **settings: object) -> object:
+        threads.append(threading.current_thread().name)
+        return infer(self, *arguments, **settings)
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", recorded)
+    with OpenVINOEngine(model, 0.38, 2) as engine:
+        for w in (32, 64):
+            threads.clear()
+            engine(golden_frames(32, w))
+            assert threads[0] == threading.current_thread().name
+            assert len(threads) == 3
+            assert all(name.startswith("openvino") for name in threads[1:])
