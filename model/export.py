@@ -7,38 +7,55 @@ import logging
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.bins import annealed_mean
 from model.cache import cache_folder
-from model.networks.unet import STRIDE
+from model.precision import LOWER, GraphPrecision, lowered
+from model.spaces import UNIT, to_ab
 from model.weights import Model
 from pipeline.errors import EngineError, StorageError
+from pipeline.infer import NETWORK_MULTIPLE
 from pipeline.storage import write_bytes
 
 _log = logging.getLogger(__name__)
-_GRAPH = 1  # raised when the exported graph changes, so that cached ones are not used
+_GRAPH = 2  # raised when the exported graph changes, so that cached ones are not used
+_BF16_OPSET = 22  # the first whose Conv takes bfloat16
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Graph(nn.Module):
-    """What an engine runs: (L* (N, 1, h, w), temperature ()) → ab (N, 2, h/4, w/4)."""
+    """What an engine runs: (L* (N, 1, h, w), temperature ()) → ab (N, 2, h/s, w/s), s the network's scale."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.network = model.network
-        self.register_buffer("bins", model.bins)
+        self._space = model.bins.space
+        self._classifies = len(model.bins) > 0
+        self.register_buffer("centers", torch.from_numpy(model.bins.centers))
 
     def forward(self, lightness: Tensor, temperature: Tensor) -> Tensor:
-        """The annealed mean of the network's distribution."""
-        return annealed_mean(self.network(lightness), self.get_buffer("bins"), temperature)
+        """The annealed mean of the network's distribution, or its own chroma, in CIE ab."""
+        output = self.network(lightness)
+        if self._classifies:
+            chroma = annealed_mean(output, self.get_buffer("centers"), temperature)
+        else:
+            chroma = output.clamp(-1, 1) * UNIT[self._space]
+        return to_ab(self._space, F.avg_pool2d(lightness, self.network.scale), chroma)
 
 
-def to_onnx(model: Model) -> bytes:
-    """The graph as ONNX: `lightness` (batch, 1, h, w), h and w multiples of 32, and `temperature` () to `ab`."""
+def to_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
+    """The graph as ONNX: `lightness` (batch, 1, h, w), h and w multiples of 32, and `temperature` () to `ab`.
+
+    A regression has no input `temperature`. precision: of the network's weights and activations; inputs, outputs and
+    what follows the network are float32. Raises EngineError where the network cannot be exported.
+    """
+    if precision != "fp32":
+        model = lowered(model, LOWER[precision])
     batch = torch.export.Dim("batch")
     rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
-    example = (torch.full((2, 1, 4 * STRIDE, 3 * STRIDE), 50.0), torch.tensor(model.temperature))
+    example = (torch.full((2, 1, 4 * NETWORK_MULTIPLE, 3 * NETWORK_MULTIPLE), 50.0), torch.tensor(model.temperature))
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch|copyreg|onnx")
@@ -50,23 +67,27 @@ def to_onnx(model: Model) -> bytes:
             verbose=False,
             input_names=["lightness", "temperature"],
             output_names=["ab"],
-            dynamic_shapes={"lightness": {0: batch, 2: STRIDE * rows, 3: STRIDE * columns}, "temperature": {}},
+            opset_version=_BF16_OPSET if precision == "bf16" else None,
+            dynamic_shapes={
+                "lightness": {0: batch, 2: NETWORK_MULTIPLE * rows, 3: NETWORK_MULTIPLE * columns},
+                "temperature": {},
+            },
         )
     if program is None:
         raise EngineError(f"{model.name}: the network could not be exported to ONNX")
     return bytes(program.model_proto.SerializeToString())
 
 
-def cached_onnx(model: Model) -> bytes:
+def cached_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
     """`to_onnx`, from the cache where it holds this model's graph intact; where it cannot be written, without it."""
-    path = cache_folder() / f"{model.sha256}-{_GRAPH}-torch{torch.__version__}.onnx"
+    path = cache_folder() / f"{model.sha256}-{precision}-{_GRAPH}-torch{torch.__version__}.onnx"
     try:
         data = path.read_bytes()
     except OSError:
         data = b""
     if len(data) > _DIGEST and hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
         return data[_DIGEST:]
-    graph = to_onnx(model)
+    graph = to_onnx(model, precision)
     try:
         write_bytes(path, hashlib.sha256(graph).digest() + graph)
     except StorageError as e:

@@ -13,14 +13,17 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from skimage.color import lab2rgb, rgb2lab
 
 from model import export
-from model.bins import annealed_mean, gamut_bins
+from model.bins import Bins, annealed_mean, gamut_bins, no_bins
 from model.cache import cache_folder
 from model.engines import base, open_engine, self_test
 from model.engines.openvino import OpenVINOEngine
 from model.engines.torch import TorchEngine
 from model.export import cached_onnx
+from model.networks import Network, network_name
+from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
@@ -39,12 +42,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=309, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
+    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
     for _ in range(3):
         net(torch.rand(4, 1, 64, 64) * 100)
     torch.nn.init.normal_(net.head.weight, std=1.0)  # opinions, so that ab spreads
     net = net.eval().requires_grad_(False)
-    return Model("tiny", "ab" * 32, net, torch.from_numpy(gamut_bins()), torch.full((309,), 1 / 309), 0.38, {})
+    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+
+
+def colours(model: Model, pictures: np.ndarray, temperature: float) -> np.ndarray:
+    """What the model's network and bins say of them, both of ab."""
+    with torch.inference_mode():
+        logits = model.network(torch.from_numpy(pictures))
+        return annealed_mean(logits, torch.from_numpy(model.bins.centers), temperature).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +85,7 @@ class Broken(base.Engine):
 
 
 def test_openvino_agrees_with_the_network_in_torch(model: Model, engine: base.Engine) -> None:
-    with torch.inference_mode():
-        expected = annealed_mean(model.network(torch.from_numpy(PICTURES)), model.bins, 0.38).numpy()
+    expected = colours(model, PICTURES, 0.38)
     assert np.ptp(expected) > 10
     with open_engine(model, "torch") as reference:
         np.testing.assert_allclose(reference(PICTURES), expected, atol=1e-2)
@@ -91,10 +100,46 @@ def test_the_exported_graph_agrees_with_torch_at_any_size_batch_and_temperature(
     ]
     for shape, temperature in (((1, 1, 32, 32), 0.38), ((3, 1, 96, 64), 1.0), ((2, 1, 32, 160), 0.1)):
         picture = (RNG.random(shape) * 100).astype(np.float32)
-        with torch.inference_mode():
-            expected = annealed_mean(model.network(torch.from_numpy(picture)), model.bins, temperature).numpy()
+        expected = colours(model, picture, temperature)
         found = session.run(["ab"], {"lightness": picture, "temperature": np.array(temperature, np.float32)})[0]
         np.testing.assert_allclose(found, expected, atol=5e-2)
+
+
+@pytest.mark.parametrize(
+    ("network", "bins"),
+    [
+        (ColorUNet(ColorUNetConfig(bins=32, widths=(8, 16, 16))), Bins("yuv", RNG.integers(-60, 61, (32, 2)))),
+        (UNet(UNetConfig(bins=0, widths=(8, 16, 16, 16, 16))), no_bins("yuv")),
+    ],
+    ids=["classes of UV at full resolution", "regression of UV"],
+)
+def test_every_kind_of_output_becomes_ab_in_the_compiled_graph(network: Network, bins: Bins) -> None:
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    torch.nn.init.normal_(network.head.weight, std=1 if len(bins) else 0.1)
+    prior = np.full(len(bins), 1 / max(1, len(bins)), np.float32)
+    model = Model("other", network_name(network) * 8, network.eval().requires_grad_(False), bins, prior, 0.5, {})
+    with open_engine(model) as opened:
+        found = opened(PICTURES[:2])
+    assert found.shape == (2, 2, 64 // network.scale, 96 // network.scale)
+    assert found.std() > 2
+    with torch.inference_mode():
+        output = network(torch.from_numpy(PICTURES[:2])).double().numpy()
+    z = np.exp(output / 0.5 - (output / 0.5).max(1, keepdims=True))
+    means = np.einsum("nqhw,qc->nchw", z / z.sum(1, keepdims=True), bins.centers) if len(bins) else None
+    u, v = np.moveaxis(np.clip(output, -1, 1) * 128 if means is None else means, 1, 0)
+    small = PICTURES[:2, 0].reshape(2, 64 // network.scale, network.scale, -1, network.scale).mean((2, 4))
+    np.testing.assert_allclose(np.moveaxis(found, 1, -1), ab_of_uv(small, u, v), atol=0.05)
+
+
+def ab_of_uv(lightness: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(n, h, w, 2) of the colour of Y' of the grey of L*, U and V in 255ths, drawn to grey as far as needed."""
+    luma = lab2rgb(np.stack([lightness, 0 * u, 0 * u], axis=-1)).mean(-1)
+    offset = np.stack([1.402 * v, -0.344136 * u - 0.714136 * v, 1.772 * u], axis=-1) / 255
+    room = np.where(offset > 0, 1 - luma[..., None], luma[..., None]) / np.maximum(np.abs(offset), 1e-9)
+    return rgb2lab(np.clip(luma[..., None] + np.clip(room.min(-1), 0, 1)[..., None] * offset, 0, 1))[..., 1:]
 
 
 def test_bfloat16_is_close_says_so_in_its_key_and_is_refused_where_the_cpu_has_none(model: Model) -> None:
@@ -214,7 +259,7 @@ def test_the_self_test_finds_an_engine_that_computes_wrongly(model: Model) -> No
 def test_the_cache_is_used_only_when_intact(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     exported: list[str] = []
-    monkeypatch.setattr(export, "to_onnx", lambda m: exported.append(m.sha256) or b"a graph" * 100)
+    monkeypatch.setattr(export, "to_onnx", lambda m, _precision: exported.append(m.sha256) or b"a graph" * 100)
     other = dataclasses.replace(model, sha256="cd" * 32)
     assert {export.cached_onnx(m) for m in (model, model, other)} == {b"a graph" * 100}
     assert exported == [model.sha256, other.sha256]
@@ -232,7 +277,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(export, "to_onnx", lambda _: b"a graph")
+    monkeypatch.setattr(export, "to_onnx", lambda _model, _precision: b"a graph")
     assert export.cached_onnx(model) == b"a graph"
 
 

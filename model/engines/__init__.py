@@ -1,68 +1,85 @@
-"""Running a model: one Engine interface over torch and OpenVINO."""
+"""Running a model: one Engine interface over OpenVINO, TensorRT and PyTorch, each proven before it is used."""
 
 from __future__ import annotations
 
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cache import cache_folder
-from model.engines.base import Engine
+from model.engines.base import Engine, Use
+from model.engines.selftest import SIZE, Verdict, check, fallbacks, open_proven
+from model.precision import Precision
 from model.weights import Model
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, OutOfMemoryError
 
-EngineName = Literal["auto", "openvino", "openvino-bf16", "torch"]
-_TOLERANCE = 0.5  # mean |Δab| from the reference that a compiled graph may have
+EngineName = Literal["auto", "openvino", "openvino-bf16", "torch", "tensorrt"]
+Device = Literal["auto", "cpu", "cuda"]
+_log = logging.getLogger(__name__)
 
 
 def open_engine(
-    model: Model, engine: EngineName = "auto", temperature: float | None = None, threads: int = 2
+    model: Model,
+    engine: EngineName = "auto",
+    temperature: float | None = None,
+    threads: int = 2,
+    *,
+    device: Device = "auto",
+    precision: Precision | Literal["auto"] = "auto",
+    use: Use = "throughput",
 ) -> Engine:
-    """An engine for `model`, to be used as a context manager.
+    """An engine for `model`, to be used as a context manager: `prove_engine` without the verdicts."""
+    return prove_engine(model, engine, temperature, threads, device=device, precision=precision, use=use)[0]
 
-    `auto` is `openvino`, OpenVINO in float32 on the CPU. `openvino-bf16` takes 40 % less time on CPUs with bfloat16
-    instructions, for a mean |Δab| of 0.1 (single cells differ by 1 to 2). `torch` is the reference.
-    temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time,
-    one thread each. Raises EngineError where the engine cannot be made, or disagrees with the reference.
+
+def prove_engine(
+    model: Model,
+    engine: EngineName = "auto",
+    temperature: float | None = None,
+    threads: int = 2,
+    *,
+    device: Device = "auto",
+    precision: Precision | Literal["auto"] = "auto",
+    use: Use = "throughput",
+    sizes: Sequence[tuple[int, int]] = (SIZE,),
+) -> tuple[Engine, list[Verdict]]:
+    """An engine that has passed the self-test at all sizes (h, w), and what the test found, also of what it rejected.
+
+    engine `auto`: on a GPU TensorRT where it is installed, else PyTorch, else as on the CPU: OpenVINO. `torch` without
+    a device is the reference, float32 on the CPU, which is held against nothing. `openvino-bf16` is OpenVINO in bf16.
+    device `auto`: the GPU where PyTorch finds one. precision `auto`: float32 on the CPU, where bf16 takes 40 % less
+    time for a mean ΔE2000 of 0.1; float16 on the GPU. A precision that fails the self-test gives way to the next of
+    int8, fp16, bf16, fp32, which is logged.
+    temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
+    the CPU, one thread each, or for the use `latency` one picture by all threads.
+    Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
     """
     temperature = model.temperature if temperature is None else temperature
     if threads < 1:
         raise EngineError(f"expected at least one thread, got {threads}")
-    if engine == "torch":
-        from model.engines.torch import TorchEngine
-
-        return TorchEngine(model, temperature, threads)
-    if engine not in get_args(EngineName):
-        raise EngineError(f"no engine {engine}; choose {', '.join(get_args(EngineName))}")
-    from model.engines.openvino import OpenVINOEngine
-
-    opened = OpenVINOEngine(model, temperature, threads, "bf16" if engine == "openvino-bf16" else "f32")
-    try:
-        self_test(opened)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    *others, last = _kinds(engine, device, precision)
+    wish = _Wish(model, temperature, threads, "bf16" if engine == "openvino-bf16" else precision, use, sizes)
+    for kind in others:
+        try:
+            return kind(wish)
+        except OutOfMemoryError:
+            raise
+        except EngineError as e:
+            _log.warning("%s; another engine is used instead", e)
+    return last(wish)
 
 
 def self_test(engine: Engine) -> None:
-    """Compare an engine with the network in PyTorch on one small picture; EngineError where they differ.
+    """Hold an engine against the reference; EngineError where it differs.
 
     Catches a stale or damaged cache, and a runtime that computes wrongly on this machine.
     """
-    import torch
-
-    from model.export import Graph
-
-    picture = sample_picture()
-    with torch.inference_mode():
-        expected = Graph(engine.model)(torch.from_numpy(picture), torch.tensor(engine.temperature)).numpy()
-    difference = float(np.abs(engine(picture) - expected).mean())
-    if not difference < _TOLERANCE:
-        raise EngineError(
-            f"{engine.key}: differs from the reference by {difference:.2f} in ab; empty {cache_folder()} and try again"
-        )
+    if problem := check(engine).problem:
+        raise EngineError(problem)
 
 
 def sample_picture() -> NDArray[np.float32]:
@@ -70,3 +87,109 @@ def sample_picture() -> NDArray[np.float32]:
     y, x = np.mgrid[0:64, 0:96].astype(np.float32)
     picture: NDArray[np.float32] = (50 + 30 * np.sin(x / 9) * np.cos(y / 7) + 15 * (x > 48)).astype(np.float32)
     return picture[None, None]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What an engine is opened with."""
+
+    model: Model
+    temperature: float
+    threads: int
+    precision: Precision | Literal["auto"]
+    use: Use
+    sizes: Sequence[tuple[int, int]]
+
+    def at(self, usual: Precision) -> Precision:
+        """The precision that is asked for, else the usual one."""
+        return usual if self.precision == "auto" else self.precision
+
+
+_Kind = Callable[[_Wish], tuple[Engine, list[Verdict]]]
+
+
+def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
+    """The engine that is asked for, then those to use where it cannot be made; EngineError where they contradict."""
+    for name, given, choices in (
+        ("engine", engine, get_args(EngineName)),
+        ("device", device, get_args(Device)),
+        ("precision", precision, ("auto", *get_args(Precision))),
+    ):
+        if given not in choices:
+            raise EngineError(f"no {name} {given}; choose {', '.join(choices)}")
+    unasked = engine == "auto" and device == "auto"
+    if unasked:
+        device = "cuda" if _has_gpu() else "cpu"
+    known: dict[str, list[_Kind]] = {
+        "auto": [_openvino] if device == "cpu" else _on_gpu(),
+        "torch": [_cuda] if device == "cuda" else [_reference],
+        "tensorrt": [_tensorrt],
+    }
+    kinds = known.get(engine, [_openvino])
+    where = "cpu" if kinds[0] in (_openvino, _reference) else "cuda"
+    if device not in ("auto", where):
+        raise EngineError(f"the engine {engine} does not run on the device {device}; choose {where}")
+    if where == "cuda" and precision == "int8":
+        raise EngineError("int8 is for the CPU; choose fp16, or the device cpu")
+    if engine == "openvino-bf16" and precision not in ("auto", "bf16"):
+        raise EngineError(f"the engine openvino-bf16 computes in bf16, not {precision}; choose the engine openvino")
+    return [*kinds, _openvino] if unasked and where == "cuda" else kinds
+
+
+def _on_gpu() -> list[_Kind]:
+    return [_tensorrt, _cuda] if _has_tensorrt() else [_cuda]
+
+
+def _reference(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+    from model.engines.torch import TorchEngine
+
+    if wish.at("fp32") != "fp32":
+        raise EngineError(f"on the CPU PyTorch is the reference, in fp32, not {wish.precision}; choose the engine auto")
+    return TorchEngine(wish.model, wish.temperature, wish.threads), []
+
+
+def _openvino(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+    from model.engines.openvino import OpenVINOEngine, has_bf16
+
+    def make(precision: Precision) -> Engine:
+        return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision, wish.use)
+
+    offered: list[Precision] = ["bf16", "fp32"] if has_bf16() else ["fp32"]
+    return open_proven(make, fallbacks(wish.at("fp32"), offered), wish.sizes)
+
+
+def _tensorrt(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+    if not _has_tensorrt():
+        raise EngineError("TensorRT is not installed; pip install tensorrt, or choose the engine torch")
+    from model.engines.tensorrt import TensorRTEngine
+
+    def make(precision: Precision) -> Engine:
+        assert precision != "int8"
+        return TensorRTEngine(wish.model, wish.temperature, precision)
+
+    return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
+
+
+def _cuda(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+    from model.engines.cuda import CudaEngine
+
+    def make(precision: Precision) -> Engine:
+        assert precision != "int8"
+        return CudaEngine(wish.model, wish.temperature, precision)
+
+    return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_tensorrt() -> bool:
+    """Whether it can be loaded: its Python package comes without the libraries, too."""
+    try:
+        importlib.import_module("tensorrt")
+    except (ImportError, OSError):
+        return False
+    return True

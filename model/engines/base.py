@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.networks.unet import STRIDE
+from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
+from pipeline.infer import NETWORK_MULTIPLE
 
-AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below 112
+Use = Literal["throughput", "latency"]  # many pictures at a time, or one as soon as can be
+AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
 _MEMORY_WORDS = ("bad alloc", "bad_alloc", "out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Engine(ABC):
     """Runs one model. Thread-safe; each picture's result is independent of its batch.
 
-    `batch` is the largest number of pictures computed at a time; it is halved when memory runs out.
+    `batch` is the largest number of pictures computed at a time; it is halved when memory runs out. `precision` is
+    what the self-test holds its colours to.
     """
 
-    def __init__(self, model: Model, temperature: float, batch: int = 16) -> None:
+    def __init__(self, model: Model, temperature: float, batch: int = 16, precision: Precision = "fp32") -> None:
         if not (np.isfinite(temperature) and temperature > 0):
             raise EngineError(f"expected a temperature above 0, got {temperature}")
         self.model = model
         self.temperature = temperature
         self.batch = batch
+        self.precision: Precision = precision
 
     @property
     @abstractmethod
@@ -37,7 +41,10 @@ class Engine(ABC):
 
     @abstractmethod
     def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 1, h, w) → ab (N, 2, h/4, w/4), N at most `batch`; raises OutOfMemoryError or EngineError."""
+        """(N, 1, h, w) → ab (N, 2, h/s, w/s), s the network's scale, N at most `batch`.
+
+        Raises OutOfMemoryError or EngineError.
+        """
 
     def close(self) -> None:  # noqa: B027 (an engine may own nothing)
         """Give back memory and threads; the engine cannot be used afterwards."""
@@ -48,18 +55,19 @@ class Engine(ABC):
         return f"{self.runtime}/{self.model.sha256[:12]}/T{self.temperature:g}"
 
     def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Colour pictures: (N, 1, h, w) L* 0..100, h and w multiples of 32, to (N, 2, h/4, w/4) CIE a*, b*.
+        """Colour pictures: (N, 1, h, w) L* 0..100, h and w multiples of 32, to (N, 2, h/s, w/s) CIE a*, b*.
 
-        Raises ValueError for a wrong shape, OutOfMemoryError where a single picture does not fit, EngineError where the
-        network returns what cannot be a colour.
+        s is the network's scale, 4 or 1. Raises ValueError for a wrong shape, OutOfMemoryError where a single picture
+        does not fit, EngineError where the network returns what cannot be a colour.
         """
         n, channels, h, w = lightness.shape if lightness.ndim == 4 else (0, 0, 0, 0)
-        if channels != 1 or h < STRIDE or w < STRIDE or h % STRIDE or w % STRIDE:
+        if channels != 1 or h < 1 or w < 1 or h % NETWORK_MULTIPLE or w % NETWORK_MULTIPLE:
             raise ValueError(
-                f"expected lightness (N, 1, h, w), h and w multiples of {STRIDE}, got {lightness.shape = }"
+                f"expected lightness (N, 1, h, w), h and w multiples of {NETWORK_MULTIPLE}, got {lightness.shape = }"
             )
         lightness = np.ascontiguousarray(lightness, np.float32)
-        ab = np.empty((n, 2, h // 4, w // 4), np.float32)
+        scale = self.model.network.scale
+        ab = np.empty((n, 2, h // scale, w // scale), np.float32)
         done = 0
         while done < n:
             size = min(self.batch, n - done)
@@ -77,11 +85,12 @@ class Engine(ABC):
 
     def _check(self, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
         n, _, h, w = lightness.shape
-        if ab.shape != (n, 2, h // 4, w // 4):
+        scale = self.model.network.scale
+        if ab.shape != (n, 2, h // scale, w // scale):
             raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; choose the engine torch")
         if not np.isfinite(ab).all() or np.abs(ab).max() > AB_LIMIT:
             raise EngineError(f"{self.key}: returned NaN or values that are no colour; choose the engine torch")
-        same = np.ptp(ab.reshape(n, -1, h * w // 16), axis=-1).max(axis=-1) == 0
+        same = np.ptp(ab.reshape(n, 2, -1), axis=-1).max(axis=-1) == 0
         if (same & (np.ptp(lightness.reshape(n, -1), axis=-1) > 1)).any():
             raise EngineError(
                 f"{self.key}: returned one flat colour for a picture that is not flat; choose the engine torch"
@@ -94,6 +103,11 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def short(precision: Precision) -> str:
+    """A precision in an engine's key: `f32`, as OpenVINO writes it."""
+    return precision.replace("fp", "f")
 
 
 def engine_error(key: str, e: Exception) -> EngineError:

@@ -1,0 +1,145 @@
+"""The proof every engine gives before it is used: golden frames, held against the network in PyTorch in float32.
+
+The frames are a function of their size alone and the reference is computed when it is needed, in less time than an
+engine takes to compile, so that there is nothing to store and nothing to go stale. What is found counts for the size
+that is asked for: engines compile each size for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.engines.base import Engine
+from model.export import Graph
+from model.measures import delta_e_2000
+from model.precision import Precision
+from model.weights import Model
+from pipeline.errors import EngineError, OutOfMemoryError
+
+SIZE = (160, 224)  # (h, w) of the golden frames where none is asked for: what a picture of 4:3 is computed at
+FALLBACK: tuple[Precision, ...] = ("int8", "fp16", "bf16", "fp32")  # each to the next
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """ΔE2000 from the reference that an engine may have over all cells of the frames; 1 is just noticeable."""
+
+    mean: float
+    p99: float
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp32": Limits(0.1, 0.6),
+    "fp16": Limits(0.5, 3.0),
+    "bf16": Limits(0.5, 3.0),
+    "int8": Limits(1.0, 6.0),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the self-test found of an engine at one size.
+
+    mean, p99, largest: ΔE2000 from the reference, None where the engine gave no colours. problem: what is wrong, in one
+    line; empty for an engine that passed.
+    """
+
+    key: str
+    precision: Precision
+    height: int
+    width: int
+    mean: float | None
+    p99: float | None
+    largest: float | None
+    problem: str
+
+
+def check(engine: Engine, h: int = SIZE[0], w: int = SIZE[1]) -> Verdict:
+    """Let an engine colour the golden frames. Raises OutOfMemoryError where not even one frame fits."""
+    frames = golden_frames(h, w)
+    try:
+        found = engine(frames)
+    except OutOfMemoryError:
+        raise
+    except EngineError as e:
+        return Verdict(engine.key, engine.precision, h, w, None, None, None, str(e))
+    expected = reference(engine.model, engine.temperature, frames)
+    difference = differences(frames, expected, found)
+    mean, p99, largest = float(difference.mean()), float(np.percentile(difference, 99)), float(difference.max())
+    limits = LIMITS[engine.precision]
+    problem = ""
+    if not (mean <= limits.mean and p99 <= limits.p99):
+        problem = (
+            f"{engine.key}: differs from the reference by ΔE2000 {mean:.2f} in the mean and {p99:.2f} at the 99th "
+            f"percentile, more than {limits.mean:g} and {limits.p99:g}"
+        )
+    return Verdict(engine.key, engine.precision, h, w, mean, p99, largest, problem)
+
+
+def open_proven(
+    make: Callable[[Precision], Engine], chain: Sequence[Precision], sizes: Sequence[tuple[int, int]] = (SIZE,)
+) -> tuple[Engine, list[Verdict]]:
+    """The engine at the first precision of `chain` that passes the self-test at all sizes (h, w).
+
+    And all verdicts, those on precisions that failed first. A fallback is logged in one line, and is part of the
+    engine's key. Raises EngineError where no precision passes, and what `make` raises.
+    """
+    verdicts: list[Verdict] = []
+    for current, following in zip(chain, [*chain[1:], None], strict=True):
+        engine = make(current)
+        try:
+            found = [check(engine, *size) for size in sizes]
+        except BaseException:
+            engine.close()
+            raise
+        verdicts += found
+        problem = next((v.problem for v in found if v.problem), "")
+        if not problem:
+            return engine, verdicts
+        engine.close()
+        if following:
+            _log.warning("%s; %s is used instead", problem, following)
+    raise EngineError(problem)
+
+
+def fallbacks(precision: Precision, offered: Collection[Precision]) -> list[Precision]:
+    """`precision`, then those after it in FALLBACK that are offered."""
+    after = FALLBACK[FALLBACK.index(precision) + 1 :]
+    return [precision, *(p for p in after if p in offered)]
+
+
+def golden_frames(h: int, w: int) -> NDArray[np.float32]:
+    """L* (2, 1, h, w): waves cut by an edge, and a cloud with the 1/f spectrum of photographs (Field 1987)."""
+    y, x = np.mgrid[0:h, 0:w].astype(np.float64)
+    waves = 50 + 30 * np.sin(x / 9) * np.cos(y / 7) + 15 * (x > w / 2)
+    frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w))
+    frequency[0, 0] = np.inf
+    noise = np.fft.rfft2(np.random.Generator(np.random.PCG64(0)).standard_normal((h, w)))
+    cloud = np.fft.irfft2(noise / frequency, (h, w))
+    cloud = 50 + 20 * cloud / cloud.std()
+    return np.stack([waves, cloud]).clip(0, 100).astype(np.float32)[:, None]
+
+
+def reference(model: Model, temperature: float, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """ab (N, 2, h/s, w/s) of the network in PyTorch in float32."""
+    with torch.inference_mode():
+        ab: NDArray[np.float32] = Graph(model)(torch.from_numpy(lightness), torch.tensor(temperature)).numpy()
+    return ab
+
+
+def differences(
+    lightness: NDArray[np.float32], expected: NDArray[np.float32], found: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """ΔE2000 (N, h/s, w/s) of two ab (N, 2, h/s, w/s) at the mean L* of each cell."""
+    n, _, h, w = expected.shape
+    scale = lightness.shape[2] // h
+    grey = lightness.reshape(n, 1, h, scale, w, scale).mean((3, 5))
+    one, two = (np.moveaxis(np.concatenate([grey, ab], 1), 1, -1).astype(np.float64) for ab in (expected, found))
+    return np.asarray(delta_e_2000(one, two))

@@ -1,0 +1,169 @@
+"""The engines on an NVIDIA GPU: what can be run without one, and marked gpu the real thing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model import engines
+from model.bins import gamut_bins
+from model.engines import lanes, prove_engine
+from model.engines.cuda import CudaEngine, colour, cuda_graph
+from model.engines.selftest import LIMITS, differences, golden_frames, reference
+from model.networks.colorunet import ColorUNet, ColorUNetConfig
+from model.networks.unet import UNet, UNetConfig
+from model.weights import Model
+from pipeline.errors import EngineError
+
+
+def package(net: torch.nn.Module) -> Model:
+    torch.manual_seed(0)
+    for _ in range(3):
+        net(torch.rand(4, 1, 64, 64) * 100)
+    torch.nn.init.normal_(net.head.weight, std=1.0)
+    net = net.eval().requires_grad_(False)
+    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+
+
+@pytest.fixture(scope="module", params=["unet", "colorunet"])
+def model(request: pytest.FixtureRequest) -> Model:
+    torch.manual_seed(0)
+    if request.param == "colorunet":
+        return package(ColorUNet(ColorUNetConfig(bins=313, widths=(4, 8, 8))))
+    return package(UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1))))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_graph_in_channels_last_and_each_precision_is_the_reference(model: Model, precision: str) -> None:
+    frames = golden_frames(32, 64)
+    expected = reference(model, 0.38, frames)
+    graph = cuda_graph(model, precision, torch.device("cpu"))
+    output = torch.empty(expected.shape)
+    colour(graph, torch.from_numpy(frames), torch.tensor(0.38), output)
+    difference = differences(frames, expected, output.numpy())
+    assert difference.mean() <= LIMITS[precision].mean
+    assert np.percentile(difference, 99) <= LIMITS[precision].p99
+    weights = [p for p in graph.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    assert weights
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+
+
+class FakeCuda:
+    """Streams and graphs that compute at once; `recordable` says whether a graph can be recorded."""
+
+    def __init__(self, recordable: bool) -> None:
+        self.recordable = recordable
+        self.done: list[str] = []
+        self.OutOfMemoryError = torch.cuda.OutOfMemoryError
+        self.stream = contextlib.nullcontext
+
+    def current_stream(self) -> FakeCuda:
+        return self
+
+    def synchronize(self) -> None:
+        self.done.append("waited")
+
+    def CUDAGraph(self) -> Any:  # noqa: N802
+        return SimpleNamespace(replay=lambda: self.done.append("replayed"))
+
+    @contextlib.contextmanager
+    def graph(self, _graph: object, stream: object, capture_error_mode: str) -> Iterator[None]:
+        assert (stream, capture_error_mode) == (self, "thread_local")
+        self.done.append("recording")
+        yield
+        if not self.recordable:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def unpinned(shape: tuple[int, ...], pin_memory: bool) -> torch.Tensor:
+    assert pin_memory
+    return torch.zeros(shape)
+
+
+@pytest.mark.parametrize("recordable", [True, False])
+def test_a_lane_runs_once_records_and_then_replays(monkeypatch: pytest.MonkeyPatch, recordable: bool) -> None:
+    fake = FakeCuda(recordable)
+    here = SimpleNamespace(
+        cuda=fake,
+        zeros=unpinned,
+        empty=unpinned,
+        from_numpy=torch.from_numpy,
+    )
+    monkeypatch.setattr(lanes, "torch", here)
+    source, output = torch.zeros(4, 1, 32, 32), torch.zeros(4, 2, 8, 8)
+
+    def enqueue() -> None:
+        fake.done.append("enqueued")
+        output.copy_(source[:, [0, 0], ::4, ::4])
+
+    lane = lanes.Lane(fake, source, output, enqueue)
+    assert fake.done == ["waited", "enqueued", "waited", "recording", "enqueued"]
+    fake.done.clear()
+    pictures = np.random.default_rng(0).random((3, 1, 32, 32)).astype(np.float32)
+    found = lane.run(pictures)
+    assert found.shape == (3, 2, 8, 8)
+    if recordable:
+        assert fake.done == ["replayed", "waited"]
+    else:
+        assert fake.done == ["enqueued", "waited"]
+        np.testing.assert_array_equal(found, pictures[:, [0, 0], ::4, ::4])
+        lane.run(1 - pictures)
+        np.testing.assert_array_equal(found, pictures[:, [0, 0], ::4, ::4])  # it is the caller's own
+
+
+def test_memory_running_out_while_recording_is_not_taken_for_a_graph_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(recordable=True)
+
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    fake.graph = no_room
+    here = SimpleNamespace(
+        cuda=fake,
+        zeros=unpinned,
+        empty=unpinned,
+    )
+    monkeypatch.setattr(lanes, "torch", here)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        lanes.Lane(fake, torch.zeros(4, 1, 32, 32), torch.zeros(4, 2, 8, 8), lambda: None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(model: Model) -> None:
+    with pytest.raises(EngineError, match="finds no NVIDIA GPU; choose the device cpu"):
+        CudaEngine(model, 0.38)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no NVIDIA GPU")
+needs_tensorrt = pytest.mark.skipif(not engines._has_tensorrt(), reason="TensorRT is not installed")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("engine", ["torch", pytest.param("tensorrt", marks=needs_tensorrt)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_on_a_gpu_each_precision_is_proven_and_does_not_depend_on_the_batch(
+    model: Model, engine: str, precision: str
+) -> None:
+    opened, verdicts = prove_engine(model, engine, device="cuda", precision=precision, sizes=[(64, 96)])
+    with opened:
+        assert [(v.precision, v.problem) for v in verdicts] == [(precision, "")]
+        pictures = (np.random.default_rng(0).random((20, 1, 64, 96)) * 100).astype(np.float32)
+        together = opened(pictures)
+        np.testing.assert_array_equal(together, np.concatenate([opened(p[None]) for p in pictures]))

@@ -1,0 +1,297 @@
+"""The TensorRT engine without a GPU: its calls against the real API, everything around them with fakes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from trt_api import Reader, signatures, tensorrt
+
+from model.bins import gamut_bins
+from model.engines.plans import Machine, plan_folder
+from model.networks.unet import UNet, UNetConfig
+from model.weights import Model
+from pipeline.errors import EngineError, OutOfMemoryError
+
+SOURCE = Path(__file__).parents[1] / "model" / "engines" / "tensorrt.py"
+H200 = Machine("11.4.0.106", "580.159.04", "NVIDIA H200", "9.0")
+PICTURES = (np.random.default_rng(0).random((5, 1, 32, 64)) * 100).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def trt(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return tensorrt(tmp_path_factory.mktemp("stubs"))
+
+
+@pytest.fixture(scope="module")
+def module(trt: ModuleType) -> Iterator[Any]:
+    """model.engines.tensorrt over the bindings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", trt)
+        yield importlib.import_module("model.engines.tensorrt")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(bins=313, widths=(4, 8, 8, 8, 8), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
+    return Model("tiny", "ab" * 32, net.eval(), gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+
+
+class FakeLane:
+    """Computes as a lane would; runs out of memory for batches above `fits`."""
+
+    fits = 16
+    made: list[tuple[int, ...]]
+    busy = 0
+    most_busy = 0
+    lock = threading.Lock()
+
+    def __init__(self, engine: bytes, shape: tuple[int, ...], temperature: float) -> None:
+        assert (engine, temperature) == (b"plan", 0.38)
+        if shape[0] > self.fits:
+            raise RuntimeError("no execution context: Error Code 2: out of memory (no further information)")
+        self.batch = shape[0]
+        self.made.append(shape)
+
+    def run(self, lightness: np.ndarray) -> np.ndarray:
+        assert len(lightness) <= self.batch
+        with self.lock:
+            FakeLane.busy += 1
+            FakeLane.most_busy = max(FakeLane.busy, FakeLane.most_busy)
+        threading.Event().wait(0.02)
+        with self.lock:
+            FakeLane.busy -= 1
+        return lightness[:, [0, 0], ::4, ::4] - 50
+
+
+@pytest.fixture
+def built(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, ...]]:
+    """Shapes that were compiled; the machine, compiler and lanes are fakes."""
+    shapes: list[tuple[int, ...]] = []
+
+    def build(onnx: bytes, shape: tuple[int, ...], precision: str, timings: bytes) -> tuple[bytes, bytes]:
+        assert (onnx, timings) == (b"graph fp16", b"timed " * len(shapes))
+        shapes.append(shape)
+        return b"plan", timings + b"timed "
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "this_machine", lambda: H200)
+    monkeypatch.setattr(module, "cached_onnx", lambda _, precision: f"graph {precision}".encode())
+    monkeypatch.setattr(module, "build_plan", build)
+    monkeypatch.setattr(module.trt, "Runtime", lambda _: SimpleNamespace(deserialize_cuda_engine=bytes))
+    monkeypatch.setattr(module, "open_lane", FakeLane)
+    FakeLane.fits, FakeLane.made, FakeLane.most_busy = 16, [], 0
+    return shapes
+
+
+def test_every_use_of_tensorrt_is_in_its_api(trt: ModuleType) -> None:
+    found = Reader(trt).read(SOURCE.read_text("utf-8"))
+    assert found.problems == []
+    assert found.uses >= {
+        "Builder.build_serialized_network",
+        "IBuilderConfig.set_timing_cache",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.get_tensor_shape",
+        "IExecutionContext.set_input_shape",
+        "IExecutionContext.set_tensor_address",
+        "ICudaEngine.create_execution_context",
+        "IOptimizationProfile.set_shape",
+        "IProgressMonitor.phase_start",
+        "ITimingCache.serialize",
+        "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+        "OnnxParser.parse",
+        "ParserError.desc",
+        "Runtime.deserialize_cuda_engine",
+        "context.execute_async_v3()",
+        "profile.set_shape()",
+        "config.get_timing_cache().serialize()",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "trt.Bilder(log)",
+        "trt.Builder()",
+        "trt.BuilderFlag.FP64",
+        "config.set_flag(trt.BuilderFlag.FP17)",
+        "trt.Builder(log).create_network(1, 2)",
+        "trt.Builder(log).create_network(flag=1)",
+        "trt.Builder(log).create_builder_config().max_workspace_size = 1",
+        "config.set_timing_cache(b'')",
+        "context.execute_async_v2(1)",
+        "context.execute_async_v3()",
+        "context.execute_async_v3(stream=1)",
+        "self.engine.create_execution_context().set_binding_shape(0, 1)",
+        "class P(trt.IProgressMonitor):\n    def phase_start(self, name): pass",
+    ],
+)
+def test_the_reader_sees_what_is_not_in_the_api(trt: ModuleType, wrong: str) -> None:
+    start = "class E:\n  def f(self, context: trt.IExecutionContext, config: trt.IBuilderConfig):\n"
+    start += "    self.engine: trt.ICudaEngine = g()\n"
+    body = "\n".join("    " + line for line in wrong.splitlines())
+    assert len(Reader(trt).read(start).problems) == 0
+    assert len(Reader(trt).read(start + body).problems) == 1
+
+
+def test_signatures_are_read_from_docstrings() -> None:
+    doc = "f(*args, **kwargs)\nOverloaded.\n\n1. f(self: a.B, x: typing.Callable[[int, str], C], y: int = 0) -> a.D"
+    (found,) = signatures(doc)
+    assert (found.names, found.required, found.returns) == (("x", "y"), 1, "D")
+
+
+def test_tensorrts_own_words_reach_the_error(module: Any) -> None:
+    severity = module.trt.ILogger.Severity
+    logger = module.Logger()
+    logger.log(severity.WARNING, "slow")
+    logger.log(severity.ERROR, "[executionContext.cpp::470] Error Code 2: OutOfMemory (no further information)")
+    error = logger.failure("no execution context")
+    assert str(error) == (
+        "no execution context: [executionContext.cpp::470] Error Code 2: out of memory (no further information)"
+    )
+    assert isinstance(module.engine_error("key", error), OutOfMemoryError)
+    assert str(logger.failure("again")) == "again: no reason given"
+    assert module.Progress().step_complete("tactics", 1) is True
+
+
+def test_a_picture_size_is_compiled_once_and_kept(
+    module: Any, model: Model, built: list[tuple[int, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = np.ascontiguousarray(PICTURES[:, :, :, :32])
+    for _ in range(2):
+        with module.TensorRTEngine(model, 0.38) as engine:
+            np.testing.assert_array_equal(engine(PICTURES), PICTURES[:, [0, 0], ::4, ::4] - 50)
+            assert engine(other).shape == (5, 2, 8, 8)
+            assert engine(PICTURES).shape == (5, 2, 8, 16)
+    assert built == [(16, 1, 32, 64), (16, 1, 32, 32)]
+    assert len(list(plan_folder().glob("*.plan"))) == 2
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(said) == 2
+    assert said[0].endswith("compiling for 16 pictures of 64x32; takes minutes, once on this machine")
+
+
+def test_the_key_names_version_gpu_precision_weights_and_temperature(
+    module: Any, model: Model, built: list[tuple[int, ...]]
+) -> None:
+    with module.TensorRTEngine(model, 0.38) as engine:
+        assert engine.key == f"tensorrt-11.4.0.106-sm90/f16/{'ab' * 6}/T0.38"
+
+
+def test_memory_running_out_halves_the_batch(module: Any, model: Model, built: list[tuple[int, ...]]) -> None:
+    FakeLane.fits = 3
+    with module.TensorRTEngine(model, 0.38) as engine:
+        np.testing.assert_array_equal(engine(PICTURES), PICTURES[:, [0, 0], ::4, ::4] - 50)
+        assert engine.batch == 2
+        assert FakeLane.made[-1] == (2, 1, 32, 64)
+        FakeLane.fits = 0
+        engine.close()
+        with pytest.raises(OutOfMemoryError, match="not enough memory for one picture"):
+            engine(PICTURES)
+
+
+def test_one_picture_that_fits_alone_is_coloured(module: Any, model: Model, built: list[tuple[int, ...]]) -> None:
+    FakeLane.fits = 1
+    with module.TensorRTEngine(model, 0.38) as engine:
+        assert engine(PICTURES[:1]).shape == (1, 2, 8, 16)
+        assert engine.batch == 1
+
+
+def test_several_batches_at_a_time_but_no_more_than_there_are_lanes(
+    module: Any, model: Model, built: list[tuple[int, ...]]
+) -> None:
+    with module.TensorRTEngine(model, 0.38, lanes=2) as engine, ThreadPoolExecutor(6) as callers:
+        for result in callers.map(engine, [PICTURES] * 12):
+            np.testing.assert_array_equal(result, PICTURES[:, [0, 0], ::4, ::4] - 50)
+    assert FakeLane.most_busy == 2
+    assert len(FakeLane.made) == 2
+
+
+def test_a_plan_that_the_runtime_refuses_is_compiled_anew(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with module.TensorRTEngine(model, 0.38) as engine:
+        engine(PICTURES)
+    answers: list[bytes | None] = [None, b"plan"]
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda _: answers.pop(0))
+    monkeypatch.setattr(module.trt, "Runtime", lambda _: runtime)
+    with module.TensorRTEngine(model, 0.38) as engine:
+        engine(PICTURES)
+    assert len(built) == 2
+
+
+def test_tensorrts_failure_is_one_line(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> tuple[bytes, bytes]:
+        raise RuntimeError("no plan could be built: myelin:\n no route")
+
+    monkeypatch.setattr(module, "build_plan", build)
+    with (
+        module.TensorRTEngine(model, 0.38) as engine,
+        pytest.raises(EngineError, match=r"no plan could be built: myelin: no route; choose the engine torch$"),
+    ):
+        engine(PICTURES)
+
+
+def test_without_a_gpu_it_says_so(module: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="finds no NVIDIA GPU"):
+        module.TensorRTEngine(model, 0.38)
+
+
+def test_a_tensorrt_that_is_too_old_is_refused(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.trt, "__version__", "10.7.0.post1")
+    with pytest.raises(EngineError, match=r"10\.7\.0\.post1 is too old; install 10\.8"):
+        module.this_machine()
+
+
+def test_the_machine_is_described(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(module, "driver_version", lambda: "580.159.04")
+    monkeypatch.setattr(module.trt, "__version__", "11.4.0.106")
+    assert module.this_machine() == H200
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, "580.159.04"), (9, None)])
+def test_the_drivers_version_is_asked_of_nvml(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: str | None
+) -> None:
+    source = f"""
+#include <string.h>
+int nvmlInit_v2(void) {{ return 0; }}
+int nvmlShutdown(void) {{ return 0; }}
+int nvmlSystemGetDriverVersion(char *v, unsigned n) {{ strncpy(v, "580.159.04", n); return {code}; }}
+"""
+    library = tmp_path / f"nvml{code}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source.encode(), check=True)
+    stub = ctypes.CDLL(str(library))
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda _: stub)
+    if expected:
+        assert module.driver_version() == expected
+    else:
+        with pytest.raises(EngineError, match=r"NVML codes \[0, 9, 0\]"):
+            module.driver_version()
+
+
+def test_without_a_driver_it_says_so(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(module.ctypes, "CDLL", missing)
+    with pytest.raises(EngineError, match="no NVIDIA driver"):
+        module.driver_version()
