@@ -12,7 +12,6 @@ What is fetched is kept in the cache once its hash is right, and is hashed again
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,15 +19,15 @@ import re
 import tomllib
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Literal
 
 from model.cache import cache_folder
+from model.locks import locked
 from pipeline.errors import EngineError, ReelcolorError
-from pipeline.storage import local_path, open_input, replacing, sha256_file, storage_error
+from pipeline.storage import local_path, open_input, replacing, sha256_file
 
 SUFFIX = ".safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -151,7 +150,7 @@ class _NotFetchedError(Exception):
 def _ensure(entry: Entry) -> None:
     """Have the entry's package in the cache, whole; processes that want it at the same time fetch it once."""
     target = entry.cached
-    with _locked(target):
+    with locked(target):
         if target.is_file() and sha256_file(target) == entry.sha256:
             return
         failures = []
@@ -205,19 +204,3 @@ def _open(url: str) -> IO[bytes]:
         opened: IO[bytes] = urllib.request.urlopen(url, timeout=_PATIENCE)
         return opened
     return open_input(url)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Alone with a file of the cache; the lock goes with the process that holds it."""
-    path = target.with_suffix(".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as e:
-        raise storage_error(path, e) from e
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
