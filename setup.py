@@ -44,7 +44,9 @@ setup(
             "ruff>=0.17",
             "scikit-image>=0.26",
             "scikit-learn>=1.9",
-        ]
+            "tensorrt-cu13-bindings>=11.4",  # the API alone, that calls are held against; no libraries
+        ],
+        "int8": ["nncf>=3.4"],
     },
     entry_points={"console_scripts": ["reelcolor=jobs.cli:main"]},
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import Command, debug_option, json_option
+from jobs.compiling_cli import compile_command
 from jobs.evaluating_cli import evaluate
 from jobs.models_cli import models
 from jobs.training_cli import train
@@ -178,5 +179,5 @@ def _recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
     return make_recipe(file, options)
 
 
-for _command in (models, train, evaluate):
+for _command in (models, train, evaluate, compile_command):
     main.add_command(_command)

@@ -1,0 +1,110 @@
+"""`reelcolor compile`: have a model's engine ready on this machine before it is wanted, and proven."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from pipeline.infer import NETWORK_MULTIPLE, network_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ASPECTS = (Fraction(4, 3), Fraction(16, 9))
+_CALIBRATION = 300  # pictures, as many as NNCF recommends
+_SIDE = 160  # of their crops
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. sizes: (h, w) of the network's input, multiples of 32; none takes those of 4:3 and 16:9."""
+
+    model: str
+    device: str
+    precision: str
+    sizes: Sequence[tuple[int, int]]
+    temperature: float | None
+    calibrate: str | None
+
+
+def compile_model(request: Request) -> dict[str, Any]:
+    """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs."""
+    from model.engines import prove_engine
+    from model.weights import load_model
+
+    model = load_model(request.model)
+    if request.calibrate is not None:
+        from model.engines.int8 import quantise
+
+        quantise(model, calibration_pictures(request.calibrate))
+    engine, verdicts = prove_engine(
+        model,
+        temperature=request.temperature,
+        device=request.device,  # type: ignore[arg-type]
+        precision=request.precision,  # type: ignore[arg-type]
+        sizes=request.sizes or default_sizes(),
+    )
+    with engine:
+        return {
+            "model": model.name,
+            "sha256": model.sha256,
+            "engine": engine.key,
+            "precision": engine.precision,
+            "checks": [asdict(v) for v in verdicts],
+            "passed": not any(v.problem for v in verdicts),
+        }
+
+
+def default_sizes() -> list[tuple[int, int]]:
+    """What pictures of the usual shapes are computed at."""
+    return [network_size(a.numerator, a.denominator) for a in _ASPECTS]
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """`160x224,128x256` → (h, w) each; raises ValueError in words."""
+    return [_size(part) for part in text.split(",")]
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.strip().lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and len(side) < 6 for side in sides):
+        raise ValueError(f"expected HEIGHTxWIDTH such as 160x224, got {text.strip()!r}")
+    h, w = int(sides[0]), int(sides[1])
+    if h < 1 or w < 1 or h % NETWORK_MULTIPLE or w % NETWORK_MULTIPLE:
+        raise ValueError(f"expected multiples of {NETWORK_MULTIPLE}, got {text.strip()}")
+    return h, w
+
+
+def calibration_pictures(path: str) -> NDArray[np.float32]:
+    """L* (N, 1, 160, 160) of crops of the photographs at `path`, at most 300, the same every time."""
+    import numpy as np
+
+    from model.cache import cache_folder
+    from model.crops import random_crops
+    from model.data import open_photos
+    from model.sources import SourceConfig
+    from model.spaces import rgb_to_space
+
+    photos = open_photos([SourceConfig(path=path)], cache_folder() / "photos", _SIDE)
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(photos))[:_CALIBRATION]
+    lightness: NDArray[np.float32] = rgb_to_space("lab", random_crops(photos, chosen, _SIDE, rng))[0].numpy()
+    return lightness
+
+
+def in_words(d: dict[str, Any]) -> str:
+    """For reading."""
+    lines = [f"{d['model']} ({d['sha256'][:12]}) runs here as {d['engine']}"]
+    for v in d["checks"]:
+        size = f"{v['height']}x{v['width']}"
+        found = f"FAILED: {v['problem']}"
+        if not v["problem"]:
+            found = (
+                f"ΔE2000 from the reference {v['mean']:.3f} in the mean, {v['p99']:.2f} at the 99th percentile, "
+                f"at most {v['largest']:.2f}"
+            )
+        lines.append(f"  {size} {v['precision']}: {found}")
+    return "\n".join(lines)

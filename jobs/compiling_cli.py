@@ -1,0 +1,80 @@
+"""`reelcolor compile`."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.command import Command, debug_option, echo, json_option
+
+_DEVICES = ("auto", "cpu", "cuda")
+_PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+
+
+def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[tuple[int, int]]:
+    from jobs.compiling import parse_sizes
+
+    try:
+        return parse_sizes(value) if value is not None else []
+    except ValueError as e:
+        raise click.BadParameter(str(e)) from e
+
+
+@click.command("compile", cls=Command)
+@click.argument("model", metavar="NAME|FILE")
+@click.option(
+    "--device",
+    type=click.Choice(_DEVICES),
+    default="auto",
+    show_default=True,
+    help="auto takes the GPU that there is.",
+)
+@click.option(
+    "--precision", type=click.Choice(_PRECISIONS), default="auto", show_default=True, help="int8 is for the CPU."
+)
+@click.option(
+    "--shapes",
+    "sizes",
+    callback=_sizes,
+    metavar="HxW,...",
+    help="Of the network's input, multiples of 32. [default: those of 4:3 and 16:9]",
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0.01, 2), metavar="T", help="That colorize is to use. [default: the model's]"
+)
+@click.option("--calibrate", metavar="PATH", help="Photographs to make the int8 graph from; needs NNCF.")
+@click.option("--check", is_flag=True, help="Exit status 1 where the precision asked for does not pass.")
+@json_option
+@debug_option
+@click.pass_context
+def compile_command(
+    ctx: click.Context,
+    model: str,
+    device: str,
+    precision: str,
+    sizes: list[tuple[int, int]],
+    temperature: float | None,
+    calibrate: str | None,
+    check: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Compile a model for this machine, and hold it against the reference.
+
+    Otherwise the first run does so: on a GPU with TensorRT that takes minutes for each shape. Golden frames are
+    coloured and compared with PyTorch in float32; a precision that fails gives way to the next of int8, fp16, bf16,
+    fp32.
+
+    \b
+    Examples:
+      reelcolor compile default
+      reelcolor compile default --device cuda --precision fp16 --shapes 160x224,128x256 --check
+      reelcolor compile default --precision int8 --calibrate photos/
+    """
+    del debug
+    from jobs.compiling import Request, compile_model, in_words
+
+    if calibrate is not None and precision != "int8":
+        raise click.UsageError("--calibrate makes an int8 graph; give --precision int8, too")
+    document = compile_model(Request(model, device, precision, sizes, temperature, calibrate))
+    echo(document if as_json else in_words(document))
+    ctx.exit(int(check and not document["passed"]))

@@ -1,0 +1,168 @@
+"""`reelcolor compile` as a shell sees it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from skimage import data, transform
+
+from jobs.compiling import calibration_pictures, default_sizes, parse_sizes
+from jobs.compiling_cli import _DEVICES, _PRECISIONS, compile_command
+from model import engines
+from model.bins import gamut_bins
+from model.engines import selftest
+from model.networks.unet import UNet, UNetConfig
+from model.weights import save_model
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(compile_command, [*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
+    for _ in range(3):
+        net(torch.rand(4, 1, 64, 64) * 100)
+    torch.nn.init.normal_(net.head.weight, std=1.0)
+    path = tmp_path_factory.mktemp("models") / "film.safetensors"
+    prior = np.full(313, 1 / 313, np.float32)
+    save_model(path, network=net.eval(), bins=gamut_bins(), prior=prior, temperature=0.38, training={}, metrics={})
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of pieces of scikit-image's colour photographs."""
+    path = tmp_path_factory.mktemp("photographs") / "photographs.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, picture in (("astronaut", data.astronaut()), ("coffee", data.coffee()), ("cat", data.chelsea())):
+            for i, x in enumerate((0, 120)):
+                piece = transform.resize(picture[:240, x : x + 260], (170, 190))
+                file = io.BytesIO()
+                Image.fromarray((piece * 255).astype(np.uint8)).save(file, "PNG")
+                archive.writestr(f"{name}{i}.png", file.getvalue())
+    return path
+
+
+def test_it_compiles_checks_and_leaves_the_graph_in_the_cache(package: Path, cache: Path) -> None:
+    result = call(package, "--device", "cpu", "--shapes", "64x96,32x64", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["engine"].startswith("openvino-")
+    assert document["engine"].endswith("/T0.38")
+    assert (document["model"], document["precision"], document["passed"]) == ("film", "fp32", True)
+    assert [(c["height"], c["width"], c["problem"]) for c in document["checks"]] == [(64, 96, ""), (32, 64, "")]
+    assert all(0 <= c["mean"] <= c["p99"] <= c["largest"] < 0.1 for c in document["checks"])
+    assert list((cache / "reelcolor").glob(f"{document['sha256']}-fp32-*.onnx"))
+
+
+def test_words_name_the_engine_and_how_near_it_is(package: Path) -> None:
+    result = call(package, "--device", "cpu", "--shapes", "64x96", "--temperature", "0.5")
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first.startswith("film (")
+    assert first.endswith("/T0.5")
+    assert second.startswith("  64x96 fp32: ΔE2000 from the reference 0.0")
+
+
+def test_a_fallback_is_shown_and_fails_a_check(
+    package: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Rounding(engines.Engine):
+        runtime = "rounding-1/x"
+
+        def compute(self, lightness: np.ndarray) -> np.ndarray:
+            ab = selftest.reference(self.model, self.temperature, lightness)
+            return ab if self.precision == "fp32" else ab * 1.5
+
+    def made(wish: engines._Wish) -> tuple[engines.Engine, list[selftest.Verdict]]:
+        return selftest.open_proven(
+            lambda p: Rounding(wish.model, wish.temperature, precision=p), ["fp16", "fp32"], wish.sizes
+        )
+
+    monkeypatch.setattr(engines, "_openvino", made)
+    arguments = (package, "--device", "cpu", "--precision", "fp16", "--shapes", "64x96")
+    result = call(*arguments)
+    assert result.exit_code == 0
+    assert "  64x96 fp16: FAILED: rounding-1/x/" in result.stdout
+    assert "  64x96 fp32: ΔE2000 from the reference 0.000" in result.stdout
+    assert "fp32 is used instead" in caplog.text
+    assert call(*arguments, "--check").exit_code == 1
+    document = json.loads(call(*arguments, "--json").stdout)
+    assert (document["precision"], document["passed"], document["checks"][1]["problem"]) == ("fp32", False, "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is not installed")
+def test_int8_is_made_from_photographs(package: Path, photographs: Path) -> None:
+    result = call(package, "--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
+    assert result.exit_code == 0, result.output
+    assert "/int8-" in result.stdout
+    assert "64x96 int8: " in result.stdout
+    again = call(package, "--device", "cpu", "--precision", "int8", "--shapes", "64x96")  # from the cache
+    assert again.stdout.splitlines()[0] == result.stdout.splitlines()[0]
+
+
+def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs: Path) -> None:
+    pictures = calibration_pictures(str(photographs))
+    assert pictures.shape == (6, 1, 160, 160)
+    assert pictures.dtype == np.float32
+    assert 20 < pictures.mean() < 80
+    assert pictures.min() >= 0
+    assert pictures.max() <= 100.01
+    np.testing.assert_array_equal(pictures, calibration_pictures(str(photographs)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--shapes", "64"], 2, "expected HEIGHTxWIDTH such as 160x224, got '64'"),
+        (["--shapes", "64x-96"], 2, "expected HEIGHTxWIDTH"),
+        (["--shapes", "64x90"], 2, "expected multiples of 32, got 64x90"),
+        (["--shapes", "0x64"], 2, "expected multiples of 32"),
+        (["--calibrate", "x.zip"], 2, "give --precision int8, too"),
+        (["--device", "cpu", "--precision", "fp16"], 1, "choose bf16 or fp32"),
+        (["--device", "cpu", "--precision", "int8"], 1, "no INT8 graph on this machine"),
+        (["--device", "cuda", "--precision", "int8"], 1, "int8 is for the CPU"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, words: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = call(package, *arguments)
+    assert result.exit_code == code
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(package: Path) -> None:
+    result = call(package, "--device", "cuda")
+    assert result.exit_code == 1
+    assert "NVIDIA GPU" in result.stderr
+
+
+def test_sizes_and_choices() -> None:
+    assert parse_sizes("160x224, 128X256") == [(160, 224), (128, 256)]
+    assert default_sizes() == [(160, 224), (128, 256)]
+    assert set(_DEVICES) == set(engines.get_args(engines.Device))
+    assert set(_PRECISIONS) == {"auto", *engines.get_args(engines.Precision)}
