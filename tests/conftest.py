@@ -8,10 +8,26 @@ from typing import Any
 import media
 import numpy as np
 import pytest
+import torch
 from fakes import SIZE, content, run
 from media import write
 
 from jobs.run import Run
+from model.bins import gamut_bins
+from model.networks.unet import UNet, UNetConfig
+from model.weights import Model
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """A tiny network of random weights whose colours spread."""
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
+    for _ in range(3):
+        net(torch.rand(4, 1, 64, 64) * 100)
+    torch.nn.init.normal_(net.head.weight, std=1.0)
+    net = net.eval().requires_grad_(False)
+    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
 @pytest.fixture

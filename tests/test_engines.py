@@ -16,7 +16,7 @@ import torch
 from skimage.color import lab2rgb, rgb2lab
 
 from model import export
-from model.bins import Bins, annealed_mean, gamut_bins, no_bins
+from model.bins import Bins, annealed_mean, no_bins
 from model.cache import cache_folder
 from model.engines import base, open_engine, self_test
 from model.engines.openvino import OpenVINOEngine
@@ -37,17 +37,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield cache_folder()
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
-    for _ in range(3):
-        net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight, std=1.0)  # opinions, so that ab spreads
-    net = net.eval().requires_grad_(False)
-    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
 def colours(model: Model, pictures: np.ndarray, temperature: float) -> np.ndarray:

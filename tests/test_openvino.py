@@ -11,24 +11,13 @@ import openvino
 import pytest
 import torch
 
-from model.bins import gamut_bins, no_bins
+from model.bins import no_bins
 from model.engines import open_engine, prove_engine
 from model.engines.openvino import OpenVINOEngine, has_bf16
 from model.engines.selftest import LIMITS, differences, golden_frames, reference
 from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 from pipeline.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
-    for _ in range(3):
-        net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight, std=1.0)
-    net = net.eval().requires_grad_(False)
-    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from skimage import color
 
 from model import engines
-from model.bins import gamut_bins
 from model.engines import open_engine, self_test
 from model.engines.base import Engine
 from model.engines.selftest import (
@@ -24,22 +22,10 @@ from model.engines.selftest import (
     open_proven,
     reference,
 )
-from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
 Change = Callable[[np.ndarray], np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
-    for _ in range(3):
-        net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight, std=1.0)
-    net = net.eval().requires_grad_(False)
-    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
 class Changed(Engine):
