@@ -18,6 +18,12 @@ from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` are skipped, with the reason, where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU and PyTorch with CUDA")
+
+
 @pytest.fixture(scope="session")
 def model() -> Model:
     """A tiny network of random weights whose colours spread."""

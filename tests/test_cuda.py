@@ -144,7 +144,6 @@ def test_without_a_gpu_it_says_so(model: Model) -> None:
         CudaEngine(model, 0.38)
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no NVIDIA GPU")
 needs_tensorrt = pytest.mark.skipif(not engines._has_tensorrt(), reason="TensorRT is not installed")
 
 
@@ -154,7 +153,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("engine", ["torch", pytest.param("tensorrt", marks=needs_tensorrt)])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
