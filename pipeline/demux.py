@@ -92,16 +92,34 @@ def _why_unreadable(source: Source, error: Exception) -> str:
 
 
 def main_stream(container: InputContainer, source: Source) -> VideoStream:
-    """The video stream to colour: FFmpeg's choice, cover pictures aside. Raises InputError where there is none."""
-    streams = [s for s in container.streams.video if not s.disposition & _PICTURE_ONLY]
+    """The video stream to colour: the one that a player shows. Raises InputError where there is none.
+
+    Pictures that go with a film aside, that is the first that is marked as default, or the first where none is;
+    FFmpeg would rather take the one of the highest bit rate.
+    """
+    streams = _film_streams(container)
     if not streams:
         found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise InputError(f"{source.url}: has no video stream (found {found}); pass a video file")
     known = [s for s in streams if s.codec_context is not None]
     if not known:
         raise InputError(f"{source.url}: no decoder for its video codec; convert it to h264 or ffv1 first")
-    best = container.streams.best("video")
-    return next((s for s in known if best is not None and s.index == best.index), known[0])
+    return min(known, key=lambda s: (s.width == 0, _is_still(s), not s.disposition & Disposition.default, s.index))
+
+
+def rival_streams(container: InputContainer, main: VideoStream) -> list[VideoStream]:
+    """Video streams that are films too, and are not coloured."""
+    return [s for s in _film_streams(container) if s.index != main.index and not _is_still(s)]
+
+
+def _film_streams(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & _PICTURE_ONLY]
+
+
+def _is_still(stream: VideoStream) -> bool:
+    """Whether the headers say that it is one picture; a cover that nobody marked as one."""
+    statistics = (value for key, value in stream.metadata.items() if key.upper().startswith("NUMBER_OF_FRAMES"))
+    return stream.frames == 1 or next(statistics, None) == "1"
 
 
 def read_only(container: InputContainer, stream: VideoStream) -> None:

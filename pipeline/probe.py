@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 from av.error import FFmpegError
@@ -21,6 +21,7 @@ from pipeline.demux import (
     packet_index,
     read_only,
     read_packets,
+    rival_streams,
 )
 from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
@@ -99,7 +100,7 @@ def _describe(
     layout = pixel_layout(frame.format.name)
     order, order_warnings = field_order(context, frame)
     degrees, rotation_warnings = rotation(frame)
-    warnings = [*index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
+    warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
     told = ordered and bool((index.shown & (index.pts != NO_PTS)).any())
     timing = stream_timing(stream, index) if told else ordinal_timing(stream, index, fps)
     if timing.jumps:
@@ -129,6 +130,24 @@ def _describe(
         field_order=order,
         warnings=tuple(warnings),
     )
+
+
+def _rivals(main: VideoStream) -> list[str]:
+    """That there are other films in the file, which stay as they are."""
+    rivals = rival_streams(cast("InputContainer", main.container), main)
+    if not rivals:
+        return []
+    return [
+        f"of its {len(rivals) + 1} video streams only {_film(main)} is coloured, the one that players show; "
+        f"copied as it is: {', '.join(map(_film, rivals))}; "
+        f"to colour that, take it out: ffmpeg -i FILE -map 0:{rivals[0].index} -c copy NEW"
+    ]
+
+
+def _film(stream: VideoStream) -> str:
+    """A video stream in words: "0 (h264, 320×180)"."""
+    size = f", {stream.width}×{stream.height}" if stream.codec_context else ""
+    return f"{stream.index} ({_codec_name(stream)}{size})"
 
 
 def _first_pictures(container: InputContainer, stream: VideoStream, source: Source) -> tuple[av.VideoFrame, bool]:

@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import Video, frame, ticks, write, write_sound, write_with_company
+from media import Video, add_video, encode, frame, ticks, write, write_sound, write_with_company
 
 from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
@@ -173,6 +173,43 @@ def test_cover_pictures_are_not_the_film(tmp_path: Path) -> None:
     source = Source(str(path))
     assert (probe(source).codec, probe(source).frames) == ("h264", 10)
     assert [(s.codec, s.attached_picture) for s in other_streams(source)] == [("mjpeg", True)]
+
+
+def two_films(path: Path, second: Video, default: tuple[bool, bool], frames: tuple[int, int] = (6, 6)) -> Path:
+    """A file with two video streams: 64×48, and `second`."""
+    films = Video(), second
+    with av.open(str(path), "w") as container:
+        streams = [add_video(container, film) for film in films]
+        for stream, wanted in zip(streams, default, strict=True):
+            stream.disposition = av.stream.Disposition.default if wanted else av.stream.Disposition(0)
+        for stream, film, count in zip(streams, films, frames, strict=True):
+            for n in range(count):
+                container.mux(encode(stream, film, n))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "chosen"),
+    [("a.mp4", (True, True), 0), ("a.mkv", (False, True), 1), ("a.mkv", (False, False), 0), ("a.ts", (False, False), 0)],
+)
+def test_of_several_films_the_one_that_players_show(
+    tmp_path: Path, name: str, default: tuple[bool, bool], chosen: int
+) -> None:
+    source = Source(str(two_films(tmp_path / name, Video(width=320, height=240, options={"crf": "1"}), default)))
+    info = probe(source)
+    assert info.index == chosen
+    (warning,) = info.warnings
+    sizes = ["0 (h264, 64×48)", "1 (h264, 320×240)"]
+    assert f"of its 2 video streams only {sizes[chosen]} is coloured" in warning
+    assert f"copied as it is: {sizes[1 - chosen]};" in warning
+    assert f"-map 0:{1 - chosen} " in warning
+
+
+def test_one_picture_is_no_film_though_it_comes_first(tmp_path: Path) -> None:
+    path = two_films(tmp_path / "a.mp4", Video(width=32, height=32), (True, True), frames=(1, 6))
+    info = probe(Source(str(path)))
+    assert (info.index, info.warnings) == (1, ())
 
 
 def test_what_cannot_be_coloured_is_told_in_one_line(tmp_path: Path) -> None:
