@@ -39,7 +39,7 @@ _fps = click.option("--fps", metavar="RATE", help="Frames a second of a numbered
 
 def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that make a recipe; each is a key of a recipe file, too."""
-    from jobs.recipe import CODECS, PROFILES
+    from jobs.recipe import CODECS, PRECISIONS, PROFILES
 
     options = [
         click.option("--model", metavar="NAME|FILE", help="Model package. [default: default]"),
@@ -52,6 +52,11 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             type=float,
             metavar="T",
             help="0.01 to 2; low takes the likeliest colour, high the mean. [default: the model's]",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            help="Of the network's arithmetic. [default: auto, the fastest here that passes the self-test]",
         ),
         click.option("--saturation", type=float, metavar="S", help="0 (grey) to 2. [default: 1]"),
         click.option("--recolor", is_flag=True, default=None, help="Colour anew what is in colour already."),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from jobs.command import Command, debug_option, echo, json_option
+from jobs.recipe import PRECISIONS
 
 _DEVICES = ("auto", "cpu", "cuda")
-_PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 
 
 def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[tuple[int, int]]:
@@ -29,7 +31,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     help="auto takes the GPU that there is.",
 )
 @click.option(
-    "--precision", type=click.Choice(_PRECISIONS), default="auto", show_default=True, help="int8 is for the CPU."
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="int8 is for the CPU."
 )
 @click.option(
     "--shapes",
@@ -72,9 +74,11 @@ def compile_command(
     """
     del debug
     from jobs.compiling import Request, compile_model, in_words
+    from jobs.hearing import heard
 
     if calibrate is not None and precision != "int8":
         raise click.UsageError("--calibrate makes an int8 graph; give --precision int8, too")
-    document = compile_model(Request(model, device, precision, sizes, temperature, calibrate))
+    with heard(partial(click.echo, err=True)):
+        document = compile_model(Request(model, device, precision, sizes, temperature, calibrate))
     echo(document if as_json else in_words(document))
     ctx.exit(int(check and not document["passed"]))

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jobs.ledger import Done, Record
-from jobs.worker import TRANSIENT, Failure, Outcome, Task
+from jobs.worker import IN_FLIGHT, TRANSIENT, Failure, Outcome, Task
 from pipeline.errors import EngineError
 
 TICK = 0.25  # seconds between progress reports
-_IN_FLIGHT = 2  # tasks a worker: one decodes and encodes while the other infers
 _OPENINGS = 3  # deaths of workers while they open the engine, after which no more are started
 
 
@@ -38,6 +37,10 @@ class Hand(Protocol):
 
     def progress(self) -> Mapping[str, int]:
         """Frames written so far by the tasks under way, by reel; as last heard."""
+        ...
+
+    def said(self) -> Iterable[str]:
+        """What its engine has said, as last heard; each line once."""
         ...
 
     def close(self) -> None:
@@ -68,6 +71,10 @@ class Listener(Protocol):
         """Something worth a line."""
         ...
 
+    def heard(self, line: str) -> None:
+        """An engine says something; others may say the same."""
+        ...
+
     def tick(self, written: Mapping[str, int]) -> None:
         """Time has passed; frames written so far by the tasks under way, by reel."""
         ...
@@ -86,7 +93,7 @@ class _Station:
 class Drive:
     """Runs tasks on `count` workers that `hire` starts, until none is left."""
 
-    def __init__(self, hire: Callable[[], Hand], count: int, listener: Listener, in_flight: int = _IN_FLIGHT) -> None:
+    def __init__(self, hire: Callable[[], Hand], count: int, listener: Listener, in_flight: int = IN_FLIGHT) -> None:
         self._hire, self._count, self._listener, self._in_flight = hire, count, listener, in_flight
         self._stations: list[_Station] = []
         self._queue: deque[Task] = deque()
@@ -109,6 +116,7 @@ class Drive:
                     self._attend(station)
                 self._dispatch()
                 self._listener.tick(self._written())
+                self._pass_on()
         finally:
             for station in self._stations:
                 station.hand.close()
@@ -125,6 +133,11 @@ class Drive:
         for station in self._stations:
             total.update(station.hand.progress())
         return total
+
+    def _pass_on(self) -> None:
+        for station in self._stations:
+            for line in station.hand.said():
+                self._listener.heard(line)
 
     def _attend(self, station: _Station) -> None:
         """Take in what has happened at one station."""

@@ -149,7 +149,7 @@ def _methods(
     methods = {name: baselines[name] for name in request.baselines}
     rows: list[dict[str, Any]] = [{"name": name, "kind": "baseline"} for name in methods]
     for name, model, temperature in _ways(models, request.temperatures):
-        methods[name] = stack.enter_context(open_engine(model, temperature=temperature))
+        methods[name] = stack.enter_context(open_engine(model, temperature=temperature, precision="fp32"))
         about = {"network": model.metadata.get("network"), "sha256": model.sha256, "temperature": temperature}
         rows.append({"name": name, "kind": "model", **about})
     return methods, rows

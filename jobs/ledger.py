@@ -33,8 +33,8 @@ FOLDER = ".reelcolor"
 class Record:
     """A finished segment.
 
-    `identity` hashes all that the segment's content depends on but the engine; `engine` is the colorizer's key.
-    `file.path` is the media file's name in the segments folder.
+    `identity` hashes all that the segment's content depends on but the engine; `engine` is the colorizer's key, `notes`
+    which others failed before it. `file.path` is the media file's name in the segments folder.
     """
 
     identity: str
@@ -42,6 +42,7 @@ class Record:
     segment: Segment
     file: SegmentFile
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: bytes) -> Record:
@@ -51,7 +52,8 @@ class Record:
             entry = data["file"]
             tuples = {"pts": tuple(map(int, entry["pts"])), "warnings": tuple(entry["warnings"])}
             made = SegmentFile(**(entry | tuples))
-            return cls(data["identity"], data["engine"], Segment(**data["segment"]), made, data["settings"])
+            segment, notes = Segment(**data["segment"]), tuple(map(str, data["notes"]))
+            return cls(data["identity"], data["engine"], segment, made, data["settings"], notes)
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
             raise ValueError(f"not a segment record: {e}") from e
 

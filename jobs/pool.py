@@ -16,13 +16,12 @@ from typing import Any
 
 from jobs.drive import Hand, WorkerDied
 from jobs.janitor import janitor
-from jobs.worker import Failure, Opener, Outcome, Task, Worker
+from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Task, Worker
 from pipeline.errors import EngineError
 
 CPUS_A_WORKER = 2  # what its engine and its encoder are told to use, whatever the machine has
 _MEMORY_A_WORKER, _MEMORY_A_PIXEL = 500 << 20, 600  # bytes; 1.7 GB at 1080p with two segments in flight, measured
 _OBJECT_STORE = 80 << 20  # bytes, Ray's least; only references travel
-_TASKS, _PROGRESS = 2, 1  # threads of a worker
 _LONGEST_FOLDER = 40  # of Ray's folder: its sockets' names add 66, and a Unix socket's name ends at 107
 _PREFIX = "reelcolor-"
 
@@ -99,11 +98,12 @@ class _RayHand:
         import ray
 
         self._pool = pool
-        groups = {"tasks": _TASKS, "progress": _PROGRESS}
+        groups = {"tasks": IN_FLIGHT, "progress": 1}  # threads
         options: dict[str, Any] = {"concurrency_groups": groups, "num_cpus": CPUS_A_WORKER, "max_restarts": 0}
         self._actor: Any = ray.remote(**options)(Worker).remote(opener, debug)
         self._asked: Future[dict[str, int]] | None = None
-        self._heard: dict[str, int] = {}
+        self._written: dict[str, int] = {}
+        self._listening: Future[list[str]] | None = None
 
     def open(self) -> Future[str | Failure]:
         return _future(self._actor.open.options(concurrency_group="tasks").remote())
@@ -114,11 +114,20 @@ class _RayHand:
     def progress(self) -> Mapping[str, int]:
         self._pool.check()
         if self._asked is not None and self._asked.done():
-            self._heard = {} if self._asked.exception() else self._asked.result()
+            self._written = {} if self._asked.exception() else self._asked.result()
             self._asked = None
         if self._asked is None:
             self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote())
-        return self._heard
+        return self._written
+
+    def said(self) -> list[str]:
+        lines: list[str] = []
+        if self._listening is not None and self._listening.done():
+            lines = [] if self._listening.exception() else self._listening.result()
+            self._listening = None
+        if self._listening is None:
+            self._listening = _future(self._actor.said.options(concurrency_group="progress").remote())
+        return lines
 
     def close(self) -> None:
         import ray

@@ -17,6 +17,7 @@ from pipeline.errors import RecipeError
 from pipeline.frames import Look
 
 PROFILES = ("access", "mezzanine", "preservation")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")  # of the engine; auto takes the fastest that passes its test
 CODECS = ("h264", "hevc", "av1", "prores", "ffv1")
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.01, 2.0),
@@ -30,6 +31,8 @@ NOT_OF_THE_RECIPE = ("output", "workers", "recipe", "overwrite", "dry_run", "jso
 class Recipe:
     """One choice per field; None leaves it to the profile (codec, crf, preset), the model (temperature) or the source.
 
+    precision `auto` leaves it to the machine: segments that machines of two kinds make of one reel are made anew.
+
     Raises RecipeError where a value makes no sense by itself; `plan.encoder_settings` holds crf and preset against it.
     """
 
@@ -39,6 +42,7 @@ class Recipe:
     crf: float | None = None
     preset: str | None = None
     temperature: float | None = None
+    precision: str = "auto"
     saturation: float = 1.0
     recolor: bool = False
     segment_seconds: float = 10.0
@@ -47,6 +51,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _expect_one_of("profile", self.profile, PROFILES)
+        _expect_one_of("precision", self.precision, PRECISIONS)
         if self.codec is not None:
             _expect_one_of("codec", self.codec, CODECS)
         for name, (low, high) in RANGES.items():

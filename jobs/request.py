@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.inputs import Item
 from jobs.ledger import Job
 from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
-from jobs.worker import Opener
+from jobs.worker import IN_FLIGHT, Opener
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import is_local, local_path, sha256_file
 
@@ -45,7 +45,7 @@ class Request:
 
 
 @contextmanager
-def open_colorizer(model: str, weights: str, temperature: float | None) -> Iterator[Colorizer]:
+def open_colorizer(model: str, weights: str, temperature: float | None, precision: str = "auto") -> Iterator[Colorizer]:
     """The model's engine on this machine; raises EngineError, also where its weights are not those planned with."""
     from model.engines import open_engine
     from model.weights import load_model
@@ -53,7 +53,8 @@ def open_colorizer(model: str, weights: str, temperature: float | None) -> Itera
     loaded = load_model(model)
     if loaded.sha256 != weights:
         raise EngineError(f"{model}: changed since the run began; run the same command again")
-    with open_engine(loaded, temperature=temperature) as engine:
+    given: Any = {"temperature": temperature, "precision": precision}
+    with open_engine(loaded, threads=IN_FLIGHT, **given) as engine:
         yield engine
 
 
@@ -65,7 +66,8 @@ def default_colouring(recipe: Recipe) -> Colouring:
         weights = sha256_file(locate(recipe.model).path)
     except InputError as e:
         raise EngineError(str(e)) from e
-    return Colouring(partial(open_colorizer, recipe.model, weights, recipe.temperature), weights)
+    opener = partial(open_colorizer, recipe.model, weights, recipe.temperature, recipe.precision)
+    return Colouring(opener, weights)
 
 
 def job_of(request: Request, colouring: Colouring) -> Job:

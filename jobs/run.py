@@ -58,6 +58,7 @@ class Run:
         self._states: dict[str, State] = {}
         self._inputs: dict[str, str] = {}  # reel → input, in order
         self._results: dict[str, Result] = {}
+        self._heard: set[str] = set()
 
     def prepare(self, apart: Apart) -> None:
         """Find the inputs, plan them, and see what is there already."""
@@ -137,7 +138,7 @@ class Run:
 
     def _work_here(self, engine: bool) -> None:
         """In this process, one task after the other."""
-        worker = Worker(self._colouring.open)
+        worker = Worker(self._colouring.open, say=self.heard)
         try:
             key = worker.open() if engine else ""
             if isinstance(key, Failure):
@@ -202,6 +203,8 @@ class Run:
             seconds = time.monotonic() - (state.started or time.monotonic())
             self._end(state, finished(result, self._job.outdir, seconds, state.made))
             return []
+        for line in result.notes:
+            self.heard(line)
         state.records[result.segment.index] = result
         state.made += result.file.frames
         return [] if state.missing or state.ended else [self._assemble_task(state)]
@@ -216,6 +219,12 @@ class Run:
     def note(self, line: str) -> None:
         """Something worth a line."""
         self._console.note(line)
+
+    def heard(self, line: str) -> None:
+        """What an engine says, once."""
+        if line not in self._heard:
+            self._heard.add(line)
+            self._console.note(line)
 
     def tick(self, written: Mapping[str, int]) -> None:
         """Show how far the reels are."""

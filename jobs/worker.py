@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobs.fingerprints import fingerprint_of
+from jobs.hearing import Say, heard
 from jobs.ledger import Done, Record, ReelLedger, output_digest
 from jobs.reels import Reel
 from jobs.text import log_everything, one_line
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 Opener = Callable[[], AbstractContextManager["Colorizer"]]
 FailureKind = Literal["internal", "input", "storage", "engine", "recipe", "verification", "worker"]
+IN_FLIGHT = 2  # tasks of a worker, one decodes and encodes while the other infers; also its engine's threads
 TRANSIENT: tuple[FailureKind, ...] = ("internal", "storage")  # kinds of failure worth one more attempt
 
 
@@ -100,7 +103,7 @@ class SegmentTask:
         media = ledger.media(self.segment.index)
         made = self.reel.colorize(self.segment, colorizer, media, progress)
         made = dataclasses.replace(made, path=media.name)
-        record = Record(self.identity, colorizer.key, self.segment, made, self.settings)
+        record = Record(self.identity, colorizer.key, self.segment, made, self.settings, colorizer.notes)
         ledger.write_record(record)
         return record
 
@@ -170,12 +173,17 @@ def _distinct(lines: list[str]) -> tuple[str, ...]:
 
 
 class Worker:
-    """Holds one engine for any number of tasks, several of them at a time from several threads."""
+    """Holds one engine for any number of tasks, several of them at a time from several threads.
 
-    def __init__(self, opener: Opener, debug: bool = False) -> None:
+    What the engine says goes to `say`, or is kept until it is asked for.
+    """
+
+    def __init__(self, opener: Opener, debug: bool = False, say: Say | None = None) -> None:
         if debug:
             log_everything()
         self._opener = opener
+        self._lines: deque[str] = deque()
+        self._say = say or self._lines.append
         self._stack = ExitStack()
         self._colorizer: Colorizer | None = None
         self._written: dict[str, int] = {}
@@ -183,6 +191,7 @@ class Worker:
     def open(self) -> str | Failure:
         """Open the engine; its key."""
         try:
+            self._stack.enter_context(heard(self._say))
             self._colorizer = self._stack.enter_context(self._opener())
         except Exception as e:  # the boundary of the process: what went wrong becomes a value
             return failure(e)
@@ -210,6 +219,10 @@ class Worker:
             reel = key.partition("/")[0]
             totals[reel] = totals.get(reel, 0) + frames
         return totals
+
+    def said(self) -> list[str]:
+        """What the engine has said since this was last asked."""
+        return [self._lines.popleft() for _ in range(len(self._lines))]
 
     def close(self) -> None:
         """Close the engine."""

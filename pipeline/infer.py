@@ -21,6 +21,11 @@ class Colorizer(Protocol):
         """Names weights, engine, precision and temperature; written to the ledger."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of how it came to be this engine, in lines; written to the ledger."""
+        ...
+
     def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """Colour a batch.
 

@@ -12,6 +12,7 @@ class Tinter:
     """
 
     key = "tinter"
+    notes = ()
 
     def __init__(self, scale: int = 4) -> None:
         self.scale = scale

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,8 @@ BRIGHT = 70.0  # mean L* above which the dangerous colorizers do what they are n
 class Fake:
     """ab is a fixed function of L*; `delay` seconds a call."""
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, delay: float = 0.0, key: str = "fake") -> None:
         self.delay, self.key = delay, key
 
@@ -66,7 +69,17 @@ class Failing(Fake):
         return super().__call__(lightness)
 
 
-KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing}
+class Fallback(Fake):
+    """Opened after a precision that failed, of which it speaks."""
+
+    notes = ("fake/int8: returned NaN; fp32 is used instead",)
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        logging.getLogger("model.engines.fake").warning(self.notes[0])
+
+
+KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing, "fallback": Fallback}
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class World:
     openings: list[Any] = field(default_factory=list)
     attempts: list[tuple[str, ...]] = field(default_factory=list)  # what was in flight whenever something landed
     hands: list[FakeHand] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)  # that the engines have to say
 
     def hire(self) -> FakeHand:
         self.hands.append(FakeHand(self))
@@ -86,6 +87,10 @@ class FakeHand:
                 future.set_result(queued.pop(0) if queued else "made")
         return {}
 
+    def said(self) -> list[str]:
+        lines, self.world.lines = self.world.lines, []
+        return lines
+
     def close(self) -> None:
         self.closed = True
 
@@ -98,6 +103,7 @@ class Heard:
         self.made: list[str] = []
         self.failures: dict[str, Failure] = {}
         self.notes: list[str] = []
+        self.lines: list[str] = []
         self.follow: dict[str, FakeTask] = {}
 
     def ready(self, key: str) -> Iterable[Any]:
@@ -118,6 +124,9 @@ class Heard:
 
     def note(self, line: str) -> None:
         self.notes.append(line)
+
+    def heard(self, line: str) -> None:
+        self.lines.append(line)
 
     def tick(self, written: Mapping[str, int]) -> None:
         pass
@@ -141,6 +150,10 @@ def test_everything_is_done_once(workers: int) -> None:
     assert sorted(heard.made) == sorted(t.key for t in [*reel("a", 7), *reel("b", 4)])
     assert all(hand.most <= 2 for hand in world.hands)
     assert not heard.failures
+
+
+def test_what_an_engine_says_is_passed_on() -> None:
+    assert drive(World(lines=["compiling", "compiling"]), reel("a", 1)).lines == ["compiling", "compiling"]
 
 
 def test_what_becomes_possible_goes_first() -> None:

@@ -19,7 +19,8 @@ from model import export
 from model.bins import Bins, annealed_mean, no_bins
 from model.cache import cache_folder
 from model.engines import base, open_engine, self_test
-from model.engines.openvino import OpenVINOEngine
+from model.engines import openvino as openvino_engine
+from model.engines.openvino import OpenVINOEngine, has_bf16
 from model.engines.torch import TorchEngine
 from model.export import cached_onnx
 from model.networks import Network, network_name
@@ -48,7 +49,7 @@ def colours(model: Model, pictures: np.ndarray, temperature: float) -> np.ndarra
 
 @pytest.fixture(scope="module")
 def engine(model: Model) -> Iterator[base.Engine]:
-    with open_engine(model) as opened:
+    with open_engine(model, "openvino", precision="fp32") as opened:
         yield opened
 
 
@@ -110,7 +111,7 @@ def test_every_kind_of_output_becomes_ab_in_the_compiled_graph(network: Network,
     torch.nn.init.normal_(network.head.weight, std=1 if len(bins) else 0.1)
     prior = np.full(len(bins), 1 / max(1, len(bins)), np.float32)
     model = Model("other", network_name(network) * 8, network.eval().requires_grad_(False), bins, prior, 0.5, {})
-    with open_engine(model) as opened:
+    with open_engine(model, "openvino", precision="fp32") as opened:
         found = opened(PICTURES[:2])
     assert found.shape == (2, 2, 64 // network.scale, 96 // network.scale)
     assert found.std() > 2
@@ -132,31 +133,61 @@ def ab_of_uv(lightness: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def test_bfloat16_is_close_says_so_in_its_key_and_is_refused_where_the_cpu_has_none(model: Model) -> None:
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(EngineError, match="no bfloat16"):
-            open_engine(model, "openvino-bf16")
+    if not has_bf16():
+        with pytest.raises(EngineError, match="no bfloat16 instructions; choose fp32"):
+            open_engine(model, precision="bf16", device="cpu")
         return
-    with open_engine(model, "openvino-bf16") as quick, open_engine(model, "torch") as reference:
+    with open_engine(model, precision="bf16", device="cpu") as quick, open_engine(model, "torch") as reference:
         difference = np.abs(quick(PICTURES) - reference(PICTURES))
     assert 0 < difference.mean() < 0.5
     assert "/bf16/" in quick.key
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch"])
-def test_a_picture_does_not_depend_on_its_batch(model: Model, name: str) -> None:
-    with open_engine(model, name) as opened:
+def test_on_the_cpu_the_default_is_bfloat16_where_openvino_has_it_and_never_depends_on_chance(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert has_bf16() == capable
+    opened: list[str] = []
+
+    class Pretending(OpenVINOEngine):
+        """In float32 whatever is asked, as not every machine that tests has bfloat16."""
+
+        def __init__(self, model: Model, temperature: float, threads: int, precision: str, use: str) -> None:
+            opened.append(precision)
+            super().__init__(model, temperature, threads, "fp32", use)
+
+    monkeypatch.setattr(openvino_engine, "OpenVINOEngine", Pretending)
+    for native, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(openvino_engine, "has_bf16", lambda native=native: native)
+        for _ in range(2):
+            open_engine(model, device="cpu").close()
+        assert opened == [expected] * 2
+        opened.clear()
+        open_engine(model, device="cpu", precision="fp32").close()
+        assert opened == ["fp32"]
+        opened.clear()
+
+
+ON_THE_CPU = [("openvino", "fp32"), ("torch", "fp32")]
+ON_THE_CPU += [("openvino", "bf16")] if has_bf16() else []
+
+
+@pytest.mark.parametrize(("name", "precision"), ON_THE_CPU)
+def test_a_picture_does_not_depend_on_its_batch(model: Model, name: str, precision: str) -> None:
+    with open_engine(model, name, precision=precision) as opened:
         together = opened(PICTURES)
         np.testing.assert_array_equal(together, np.concatenate([opened(p[None]) for p in PICTURES]))
         opened.batch = 2
         np.testing.assert_array_equal(together, opened(PICTURES))
 
 
-def test_openvino_does_not_depend_on_threads_or_callers(model: Model, engine: base.Engine) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"] if has_bf16() else ["fp32"])
+def test_openvino_does_not_depend_on_threads_or_callers(model: Model, precision: str) -> None:
     other = (RNG.random((3, 1, 32, 64)) * 100).astype(np.float32)
-    expected = engine(PICTURES), engine(other)
-    with open_engine(model, threads=1) as single:
-        np.testing.assert_array_equal(single(PICTURES), expected[0])
-    with ThreadPoolExecutor(4) as callers:
+    with open_engine(model, "openvino", threads=1, precision=precision) as single:
+        expected = single(PICTURES), single(other)
+    with open_engine(model, "openvino", precision=precision) as engine, ThreadPoolExecutor(4) as callers:
         jobs = [callers.submit(engine, (PICTURES, other)[i % 2]) for i in range(12)]
         for i, job in enumerate(jobs):
             np.testing.assert_array_equal(job.result(), expected[i % 2])

@@ -26,7 +26,7 @@ def written(ledger: ReelLedger) -> Record:
     media.parent.mkdir(parents=True, exist_ok=True)
     media.write_bytes(b"coded pictures")
     made = SegmentFile(media.name, 2, (100, 150), sha256_file(media), 14, "luma", 5, 1, {"flicker": 0.5}, ("damaged",))
-    record = Record("identity", "engine", SEGMENT, made, {"crf": 18})
+    record = Record("identity", "engine", SEGMENT, made, {"crf": 18}, ("int8 failed",))
     ledger.write_record(record)
     return record
 

@@ -41,6 +41,7 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("fps = 0", "--fps expects more than 0"),
         ("fps = true", "fps expects a number"),
         ("temperature = nan", "--temperature expects"),
+        ('precision = "fp8"', "--precision expects one of auto, fp32, fp16, bf16, int8; got 'fp8'"),
         ("[section]\ncrf = 3", "no such key 'section'"),
         ("crf =", "is not TOML"),
     ],
@@ -83,6 +84,7 @@ def test_rates_that_are_none(text: str) -> None:
 
 def test_digest_tells_recipes_apart() -> None:
     recipes = [Recipe(), Recipe(crf=20), Recipe(recolor=True), Recipe(fps=Fraction(25)), Recipe(model="x")]
+    recipes.append(Recipe(precision="fp32"))
     assert len({recipe.digest() for recipe in recipes}) == len(recipes)
     assert Recipe().digest() == Recipe().digest()
 

@@ -154,6 +154,7 @@ def test_a_failing_precision_falls_back_says_so_once_and_shows_it_in_the_key(
     assert said[0].endswith("; fp16 is used instead")
     assert "NaN" in said[1]
     assert said[1].endswith("; bf16 is used instead")
+    assert engine.notes == tuple(said)
 
 
 def test_one_size_that_fails_is_enough(model: Model) -> None:
@@ -198,7 +199,6 @@ def test_fallbacks_keep_the_order_and_what_is_offered() -> None:
         ({"engine": "tensorrt", "device": "cpu"}, "does not run on the device cpu; choose cuda"),
         ({"device": "cuda", "precision": "int8"}, "int8 is for the CPU"),
         ({"engine": "torch", "precision": "bf16"}, "on the CPU PyTorch is the reference"),
-        ({"engine": "openvino-bf16", "precision": "fp32"}, "computes in bf16, not fp32"),
         ({"engine": "openvino", "precision": "fp16"}, "choose bf16 or fp32"),
     ],
 )
@@ -237,12 +237,13 @@ def test_a_gpu_is_used_where_there_is_one(
     assert [r.getMessage() for r in caplog.records] == ["_tensorrt does not work; another engine is used instead"]
     monkeypatch.setattr(engines, "_cuda", kind("_cuda", works=False))
     asked.clear()
-    open_engine(model)
+    assert [note.split()[0] for note in open_engine(model).notes] == ["_tensorrt", "_cuda"]
     assert asked == ["_tensorrt", "_cuda", "_openvino"], "a GPU that fails does not stop the work"
     with pytest.raises(EngineError, match="_cuda does not work"):
         open_engine(model, device="cuda")
     with pytest.raises(EngineError, match="_tensorrt does not work"):
         open_engine(model, "tensorrt")
-    asked.clear()
-    open_engine(model, device="cpu")
-    assert asked == ["_openvino"]
+    for chosen in ({"device": "cpu"}, {"precision": "int8"}):
+        asked.clear()
+        open_engine(model, **chosen)
+        assert asked == ["_openvino"]

@@ -17,7 +17,7 @@ from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
-EngineName = Literal["auto", "openvino", "openvino-bf16", "torch", "tensorrt"]
+EngineName = Literal["auto", "openvino", "torch", "tensorrt"]
 Device = Literal["auto", "cpu", "cuda"]
 _log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ def prove_engine(
     """An engine that has passed the self-test at all sizes (h, w), and what the test found, also of what it rejected.
 
     engine `auto`: on a GPU TensorRT where it is installed, else PyTorch, else as on the CPU: OpenVINO. `torch` without
-    a device is the reference, float32 on the CPU, which is held against nothing. `openvino-bf16` is OpenVINO in bf16.
-    device `auto`: the GPU where PyTorch finds one. precision `auto`: float32 on the CPU, where bf16 takes 40 % less
-    time for a mean ΔE2000 of 0.1; float16 on the GPU. A precision that fails the self-test gives way to the next of
-    int8, fp16, bf16, fp32, which is logged.
+    a device is the reference, float32 on the CPU, which is held against nothing.
+    device `auto`: the GPU where PyTorch finds one, the CPU for int8. precision `auto`: bf16 on a CPU that has
+    instructions for it, else fp32; fp16 on the GPU. A precision that fails the self-test gives way to the next of int8,
+    fp16, bf16, fp32, which is logged and kept in the engine's notes.
     temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
     the CPU, one thread each, or for the use `latency` one picture by all threads.
     Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
@@ -62,15 +62,17 @@ def prove_engine(
     if threads < 1:
         raise EngineError(f"expected at least one thread, got {threads}")
     *others, last = _kinds(engine, device, precision)
-    wish = _Wish(model, temperature, threads, "bf16" if engine == "openvino-bf16" else precision, use, sizes)
+    wish = _Wish(model, temperature, threads, precision, use, sizes)
+    failed: list[str] = []
     for kind in others:
         try:
-            return kind(wish)
+            return _noted(kind(wish), failed)
         except OutOfMemoryError:
             raise
         except EngineError as e:
-            _log.warning("%s; another engine is used instead", e)
-    return last(wish)
+            failed.append(f"{e}; another engine is used instead")
+            _log.warning(failed[-1])
+    return _noted(last(wish), failed)
 
 
 def self_test(engine: Engine) -> None:
@@ -105,7 +107,14 @@ class _Wish:
         return usual if self.precision == "auto" else self.precision
 
 
-_Kind = Callable[[_Wish], tuple[Engine, list[Verdict]]]
+_Proven = tuple[Engine, list[Verdict]]
+_Kind = Callable[[_Wish], _Proven]
+
+
+def _noted(proven: _Proven, failed: Sequence[str]) -> _Proven:
+    """With what failed before it among the engine's notes."""
+    proven[0].notes = (*failed, *proven[0].notes)
+    return proven
 
 
 def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
@@ -119,7 +128,7 @@ def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
             raise EngineError(f"no {name} {given}; choose {', '.join(choices)}")
     unasked = engine == "auto" and device == "auto"
     if unasked:
-        device = "cuda" if _has_gpu() else "cpu"
+        device = "cuda" if precision != "int8" and _has_gpu() else "cpu"
     known: dict[str, list[_Kind]] = {
         "auto": [_openvino] if device == "cpu" else _on_gpu(),
         "torch": [_cuda] if device == "cuda" else [_reference],
@@ -131,8 +140,6 @@ def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
         raise EngineError(f"the engine {engine} does not run on the device {device}; choose {where}")
     if where == "cuda" and precision == "int8":
         raise EngineError("int8 is for the CPU; choose fp16, or the device cpu")
-    if engine == "openvino-bf16" and precision not in ("auto", "bf16"):
-        raise EngineError(f"the engine openvino-bf16 computes in bf16, not {precision}; choose the engine openvino")
     return [*kinds, _openvino] if unasked and where == "cuda" else kinds
 
 
@@ -140,7 +147,7 @@ def _on_gpu() -> list[_Kind]:
     return [_tensorrt, _cuda] if _has_tensorrt() else [_cuda]
 
 
-def _reference(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+def _reference(wish: _Wish) -> _Proven:
     from model.engines.torch import TorchEngine
 
     if wish.at("fp32") != "fp32":
@@ -148,17 +155,17 @@ def _reference(wish: _Wish) -> tuple[Engine, list[Verdict]]:
     return TorchEngine(wish.model, wish.temperature, wish.threads), []
 
 
-def _openvino(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+def _openvino(wish: _Wish) -> _Proven:
     from model.engines.openvino import OpenVINOEngine, has_bf16
 
     def make(precision: Precision) -> Engine:
         return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision, wish.use)
 
-    offered: list[Precision] = ["bf16", "fp32"] if has_bf16() else ["fp32"]
-    return open_proven(make, fallbacks(wish.at("fp32"), offered), wish.sizes)
+    offered: list[Precision] = ["bf16", "fp32"] if has_bf16() else ["fp32"]  # the fastest first
+    return open_proven(make, fallbacks(wish.at(offered[0]), offered), wish.sizes)
 
 
-def _tensorrt(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+def _tensorrt(wish: _Wish) -> _Proven:
     if not _has_tensorrt():
         raise EngineError("TensorRT is not installed; pip install tensorrt, or choose the engine torch")
     from model.engines.tensorrt import TensorRTEngine
@@ -170,7 +177,7 @@ def _tensorrt(wish: _Wish) -> tuple[Engine, list[Verdict]]:
     return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
 
 
-def _cuda(wish: _Wish) -> tuple[Engine, list[Verdict]]:
+def _cuda(wish: _Wish) -> _Proven:
     from model.engines.cuda import CudaEngine
 
     def make(precision: Precision) -> Engine:

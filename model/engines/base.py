@@ -23,7 +23,7 @@ class Engine(ABC):
     """Runs one model. Thread-safe; each picture's result is independent of its batch.
 
     `batch` is the largest number of pictures computed at a time; it is halved when memory runs out. `precision` is
-    what the self-test holds its colours to.
+    what the self-test holds its colours to. `notes`: which precisions and engines failed before this one, in lines.
     """
 
     def __init__(self, model: Model, temperature: float, batch: int = 16, precision: Precision = "fp32") -> None:
@@ -33,6 +33,7 @@ class Engine(ABC):
         self.temperature = temperature
         self.batch = batch
         self.precision: Precision = precision
+        self.notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -48,7 +48,7 @@ class OpenVINOEngine(Engine):
                 "OpenVINO computes float16 on few CPUs, and then no faster than bf16; choose bf16 or fp32"
             )
         if precision == "bf16" and not has_bf16():
-            raise EngineError("this machine's CPU has no bfloat16 instructions; choose the engine openvino")
+            raise EngineError("this machine's CPU has no bfloat16 instructions; choose fp32")
         self._graph: ov.Model | bytes
         self._graph, self._digest = int8_graph(model) if precision == "int8" else (cached_onnx(model), "")
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino")
@@ -114,5 +114,5 @@ class OpenVINOEngine(Engine):
 
 
 def has_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16."""
+    """Whether the CPU has instructions for bfloat16; OpenVINO does not name what it would have to emulate."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

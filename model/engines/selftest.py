@@ -88,10 +88,11 @@ def open_proven(
 ) -> tuple[Engine, list[Verdict]]:
     """The engine at the first precision of `chain` that passes the self-test at all sizes (h, w).
 
-    And all verdicts, those on precisions that failed first. A fallback is logged in one line, and is part of the
-    engine's key. Raises EngineError where no precision passes, and what `make` raises.
+    And all verdicts, those on precisions that failed first. A fallback is logged in one line, which is kept in the
+    engine's notes; its key names the precision. Raises EngineError where no precision passes, and what `make` raises.
     """
     verdicts: list[Verdict] = []
+    failed: list[str] = []
     for current, following in zip(chain, [*chain[1:], None], strict=True):
         engine = make(current)
         try:
@@ -102,10 +103,12 @@ def open_proven(
         verdicts += found
         problem = next((v.problem for v in found if v.problem), "")
         if not problem:
+            engine.notes = tuple(failed)
             return engine, verdicts
         engine.close()
         if following:
-            _log.warning("%s; %s is used instead", problem, following)
+            failed.append(f"{problem}; {following} is used instead")
+            _log.warning(failed[-1])
     raise EngineError(problem)
 
 
