@@ -191,7 +191,12 @@ def two_films(path: Path, second: Video, default: tuple[bool, bool], frames: tup
 
 @pytest.mark.parametrize(
     ("name", "default", "chosen"),
-    [("a.mp4", (True, True), 0), ("a.mkv", (False, True), 1), ("a.mkv", (False, False), 0), ("a.ts", (False, False), 0)],
+    [
+        ("a.mp4", (True, True), 0),
+        ("a.mkv", (False, True), 1),
+        ("a.mkv", (False, False), 0),
+        ("a.ts", (False, False), 0),
+    ],
 )
 def test_of_several_films_the_one_that_players_show(
     tmp_path: Path, name: str, default: tuple[bool, bool], chosen: int
