@@ -1,14 +1,13 @@
-"""What training pictures go through: old film's lightness and wear, and the five views of ColorUNet.
+"""What training pictures go through: the lightness that film and video saw, and the five views of ColorUNet.
 
-A sample's input is not always its own lightness. Film saw colours with other weights than the eye, prints fade,
-and scans are soft and grainy; part of every batch is treated so (see `film_lightness` and `age`).
+A sample's input is not always its own lightness: film saw colours with other weights than the eye. What time did to it
+is in `model.wear`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,24 +36,6 @@ def film_lightness(linear: Tensor, rgb: Tensor, random: torch.Generator) -> Tens
     kind = torch.rand(n, 1, 1, 1, generator=random).to(linear)
     seen = 116 * lab_f(torch.where(kind < 0.4, eye, film)) - 16
     return torch.where((kind >= 0.4) & (kind < 0.8), grey_lightness(luma)[:, None], seen)
-
-
-def age(lightness: Tensor, random: torch.Generator) -> Tensor:
-    """Half of the pictures as old film: tone curve, faded blacks and whites, softness, grain. L* (N, 1, h, w)."""
-    n = len(lightness)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, 1, 1, 1, generator=random).to(lightness) * (high - low) + low
-
-    x = (lightness / 100).clamp(0, 1) ** torch.exp(uniform(-0.5, 0.5))
-    low, high = uniform(0, 0.2), uniform(0.75, 1)
-    x = low + (high - low) * x
-    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    x = x + uniform(0, 1) * (soft - x)
-    grain = torch.randn(x.shape, generator=random).to(x)
-    coarse = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1), mode="replicate"), 3, stride=1) * 3
-    x = x + uniform(0, 0.06) * torch.where(uniform(0, 1) < 0.5, grain, coarse)
-    return torch.where(uniform(0, 1) < 0.5, x.clamp(0, 1) * 100, lightness)
 
 
 def five_fold_crops(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.augment import FIVE_FOLD, age, film_lightness, five_fold_crops
+from model.augment import FIVE_FOLD, film_lightness, five_fold_crops
 from model.bins import Bins, frequent_bins, gamut_bins, no_bins
 from model.checkpoint import State
 from model.crops import DevicePhotos, random_crops
@@ -24,6 +24,7 @@ from model.recipe import TrainRecipe
 from model.schedule import Order
 from model.spaces import Space, linear_light, rgb_to_space, yuv
 from model.transfer import extended
+from model.wear import age
 from model.weights import Model
 from pipeline.errors import RecipeError
 

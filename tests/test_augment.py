@@ -1,4 +1,4 @@
-"""What training pictures go through, and ColorUNet's five views of each."""
+"""The lightness that film and video saw, and ColorUNet's five views of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pictures import scene
 
-from model.augment import FIVE_FOLD, NOISE, age, film_lightness, five_fold_crops
+from model.augment import FIVE_FOLD, NOISE, film_lightness, five_fold_crops
 from model.data import in_memory
 from model.spaces import grey_lightness, lab, linear_light, yuv
 
@@ -40,15 +40,6 @@ def test_two_in_five_are_desaturated_video() -> None:
     video = grey_lightness(yuv(rgb)[0])
     share = ((found - video).abs().amax((1, 2, 3)) < 1e-3).float().mean().item()
     assert 0.3 < share < 0.5
-
-
-def test_ageing_changes_half_of_the_pictures_and_stays_in_range() -> None:
-    lightness = torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 100
-    found = age(lightness, torch.Generator().manual_seed(0))
-    assert found.min() >= 0
-    assert found.max() <= 100
-    same = (found == lightness).all(3).all(2).all(1).float().mean().item()
-    assert 0.35 < same < 0.65
 
 
 def test_the_five_views_are_those_of_the_paper() -> None:
