@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.bins import Bins
+from model.bins import Bins, prior_shift
+from model.losses import ObjectiveConfig, bin_weights
 from model.networks import NETWORKS, Network, NetworkConfig, network_name
 from model.weights import Model
 from pipeline.errors import RecipeError
@@ -20,10 +22,13 @@ _SAME = 0.5  # chroma within which two centres are one bin
 def extended(base: Model, bins: Bins, bias: Tensor, config: NetworkConfig | None = None) -> Network:
     """A network with the weights of `base` and a head for `bins`, in training mode.
 
-    The head's rows come from the base's bins of the same centre. A bin that the base lacks, and every output of a head
-    of another kind (a regression from a classification, another space), begins with no weights and its `bias` (C,), see
-    `model.losses.initial_bias`. config: what a recipe asks for, None for what the base is; raises RecipeError where
-    the two differ in anything but the number of bins.
+    The head's rows come from the base's bins of the same centre; what of the rebalancing was taken back when the base
+    was packed is put back, so that training goes on with the loss that it ended with. A bin that the base lacks, and
+    every output of a head of another kind (a regression from a classification, another space), begins with no weights
+    and its `bias` (C,), see `model.losses.initial_bias`. config: what a recipe asks for, None for what the base is.
+
+    Raises RecipeError where the two differ in anything but the number of bins, or the package does not say what its
+    objective was.
     """
     own = dataclasses.replace(base.network.config, bins=len(bins))
     if config is not None and dataclasses.replace(config, bins=len(bins)) != own:
@@ -48,7 +53,21 @@ def _fill_head(made: Network, base: Model, bins: Bins, bias: Tensor) -> None:
     new.bias.copy_(bias)
     rows, of = _shared(bins, base.bins)
     new.weight[rows] = old.weight[of]
-    new.bias[rows] = old.bias[of]
+    new.bias[rows] = old.bias[of] - torch.from_numpy(_taken_back(base)).float()[of]
+
+
+def _taken_back(base: Model) -> NDArray[np.float64]:
+    """What the base's packing added to its bias (C,), see `bins.prior_shift`."""
+    try:
+        recipe = json.loads(base.metadata.get("training", "{}")).get("recipe", {})
+        share = float(recipe.get("package", {}).get("taken_back", 0))
+        if not len(base.bins) or not share:
+            return np.zeros(base.network.config.bins or 2)
+        return prior_shift(bin_weights(ObjectiveConfig(**recipe["objective"]), base.prior.astype(np.float64)), share)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise RecipeError(
+            f"{base.name}: cannot be the base, its package does not say what it was trained for: {e}; choose another"
+        ) from e
 
 
 def _shared(bins: Bins, others: Bins) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model.bins import Bins, gamut_bins, no_bins
+from model.bins import Bins, gamut_bins, no_bins, prior_shift
+from model.losses import ObjectiveConfig, bin_weights
 from model.networks.colorunet import ColorUNetConfig
 from model.networks.eccv16 import ECCV16, ECCV16Config
 from model.networks.unet import UNet, UNetConfig
 from model.transfer import extended
-from model.weights import Model, load_model
+from model.weights import Model, load_model, save_model
 from pipeline.errors import RecipeError
 
 RNG = np.random.default_rng(0)
@@ -78,7 +82,7 @@ def test_a_regression_goes_on_in_its_space() -> None:
 
 
 def test_the_shipped_model_goes_to_fewer_bins_and_back() -> None:
-    model, bins = load_model("default"), gamut_bins()
+    model, bins = dataclasses.replace(load_model("default"), metadata={}), gamut_bins()
     assert np.array_equal(model.bins.centers, bins.centers)
     fewer = Bins("lab", bins.centers[4:])
     smaller = dataclasses.replace(model, network=extended(model, fewer, torch.zeros(309)), bins=fewer)
@@ -87,6 +91,30 @@ def test_the_shipped_model_goes_to_fewer_bins_and_back() -> None:
         before, after = model.network(PICTURE), made(PICTURE)
     torch.testing.assert_close(after[:, 4:], before[:, 4:])
     assert (after[:, :4] == -9).all()
+
+
+def test_what_was_taken_back_of_the_rebalancing_is_put_back(tmp_path: Path) -> None:
+    model = base()
+    prior = RNG.dirichlet(np.ones(20)).astype(np.float32)
+    objective = ObjectiveConfig(uniform=0.7, cap=6)
+    shift = torch.from_numpy(prior_shift(bin_weights(objective, prior.astype(np.float64)), 0.4)).float()
+    assert shift.abs().max() > 0.1
+    packed = copy.deepcopy(model.network)
+    assert packed.head.bias is not None
+    packed.head.bias.add_(shift)
+    recipe = {"objective": dataclasses.asdict(objective), "package": {"taken_back": 0.4}}
+    path = tmp_path / "packed.safetensors"
+    save_model(path, network=packed, bins=model.bins, prior=prior, training={"recipe": recipe}, metrics={})
+    made = extended(load_model(str(path)), Bins("lab", CENTERS[::-1]), torch.zeros(20))
+    assert made.head.bias is not None
+    torch.testing.assert_close(made.head.bias.flip(0), model.network.head.bias)
+
+
+@pytest.mark.parametrize("recipe", [{"package": {"taken_back": 0.4}}, {"package": 3}, {"package": {"taken_back": "x"}}])
+def test_a_base_that_does_not_say_what_it_was_trained_for_is_refused(recipe: dict[str, object]) -> None:
+    model = dataclasses.replace(base(), metadata={"training": json.dumps({"recipe": recipe})})
+    with pytest.raises(RecipeError, match=r"^base: cannot be the base, its package does not say what.*choose another$"):
+        extended(model, model.bins, torch.zeros(20))
 
 
 def test_eccv16_keeps_its_body_too() -> None:
