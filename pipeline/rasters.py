@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from typing import Any, cast
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from pipeline.errors import UnsupportedError
+from pipeline import pngs
+from pipeline.errors import InputError, UnsupportedError
 from pipeline.frames import Plane
 from pipeline.pictures import ImageFormat, Picture
 from pipeline.profiles import profile_space, to_srgb
@@ -29,8 +29,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # on m
 _JPEG_QUALITY = 97
 # ITU-T T.81 table K.1, which libjpeg scales by quality; its mean tells the quality a file was written with.
 _K1_MEAN = 57.625
-_PNG_LEVEL = 4  # of zlib; level 6 takes 2.4 times as long for 3 % fewer bytes
 _ORIENTATION = 274
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
+_JPEG_LS = 0xF7
 
 
 class RasterFile:
@@ -38,8 +39,13 @@ class RasterFile:
 
     def __init__(self, data: bytes, kind: ImageFormat) -> None:
         self._data, self._kind = data, kind
-        self._image = Image.open(io.BytesIO(data), formats=[kind.upper()])
-        if kind in ("png", "webp") and getattr(self._image, "is_animated", False):
+        self._pixels = pngs.pixels_alone(data) if kind == "png" else data
+        try:
+            self._image = Image.open(io.BytesIO(self._pixels), formats=[kind.upper()])
+        except UnidentifiedImageError as e:
+            raise InputError(_unreadable(data, kind)) from e
+        frames = pngs.frame_count(data) if kind == "png" else getattr(self._image, "n_frames", 1)
+        if frames > 1 and kind != "jpeg":
             raise UnsupportedError("is animated; make a video of it to colour it")
         self._out = b""
 
@@ -50,10 +56,10 @@ class RasterFile:
 
     def read(self, page: int) -> Picture:  # noqa: ARG002
         """Decode the picture."""
-        icc = self._image.info.get("icc_profile")
+        icc = pngs.profile(self._data) if self._kind == "png" else self._image.info.get("icc_profile")
         orientation = exif_orientation(self._exif())
         if self._kind == "png" and self._data[24] == 16:  # Pillow would make 8 bits of colour
-            pixels, alpha = split_alpha(imagecodecs.png_decode(self._data))
+            pixels, alpha = split_alpha(imagecodecs.png_decode(self._pixels))
             return Picture(pixels, 16, alpha, orientation, icc)
         image = self._image
         notes: tuple[str, ...] = ()
@@ -62,6 +68,9 @@ class RasterFile:
             return Picture(pixels, 8, None, orientation, icc, (note,))
         if (pictures := getattr(image, "n_frames", 1)) > 1:
             notes = (f"holds {pictures} pictures; only the first is kept",)
+        if self._kind == "png" and self._data[24:26] in (b"\2\0", b"\4\0") and "transparency" in image.info:
+            # Pillow widens grey samples of 2 and 4 bits and leaves the transparent code as it is.
+            image.info["transparency"] *= 255 // ((1 << self._data[24]) - 1)
         pixels, alpha = split_alpha(np.asarray(image.convert(_plain_mode(image))))
         return Picture(pixels, 8, alpha, orientation, icc, notes)
 
@@ -72,7 +81,7 @@ class RasterFile:
         if self._kind == "jpeg":
             self._out = self._jpeg(rgb, replaced, drop_profile=profile != picture.icc)
         elif self._kind == "png":
-            self._out = _png(self._data, with_alpha(rgb, picture.alpha), drop_profile=profile != picture.icc)
+            self._out = pngs.encode(self._data, with_alpha(rgb, picture.alpha), drop_profile=profile != picture.icc)
         elif self._kind == "webp":
             self._out = self._webp(with_alpha(rgb, picture.alpha), profile)
         else:
@@ -83,6 +92,8 @@ class RasterFile:
         return self._out
 
     def _exif(self) -> bytes:
+        if self._kind == "png":
+            return pngs.exif(self._data)
         return bytes(self._image.info.get("exif") or b"")
 
     def _jpeg(self, rgb: Plane, profile: bytes | None, drop_profile: bool) -> bytes:
@@ -159,6 +170,16 @@ def _plain_mode(image: Image.Image) -> str:
     raise UnsupportedError(f"has pixels of the kind {image.mode}; convert it to 8 or 16 bit grey or RGB")
 
 
+def _unreadable(data: bytes, kind: ImageFormat) -> str:
+    """What keeps Pillow from reading this."""
+    for marker, payload in _jpeg_segments(data) if kind == "jpeg" else ():
+        if marker == _JPEG_LS:
+            return "is a JPEG-LS; convert it to PNG or TIFF"
+        if marker in _START_OF_FRAME and payload and payload[0] != 8:
+            return f"is a JPEG of {payload[0]} bits a sample; convert it to a 16-bit PNG or TIFF"
+    return f"is damaged, or a {kind.upper()} of a rare kind"
+
+
 def _jpeg_quality(image: JpegImagePlugin.JpegImageFile) -> int:
     """The libjpeg quality whose luminance table has the mean of this file's."""
     table = image.quantization.get(0, [100])
@@ -202,33 +223,6 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _jpeg_segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
-
-
-# Chunks that describe samples in a way that RGB changes, and those that PNG's encoder makes anew.
-_PNG_DROPPED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT")
-
-
-def _png(source: bytes, pixels: Plane, drop_profile: bool) -> bytes:
-    """A PNG of `pixels` with the source's ancillary chunks; sRGB takes the place of a grey profile."""
-    encoded = bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL))
-    dropped = (*_PNG_DROPPED, b"iCCP", b"gAMA", b"cHRM", b"sRGB") if drop_profile else _PNG_DROPPED
-    kept = b"".join(_png_chunk(kind, payload) for kind, payload in _png_chunks(source) if kind not in dropped)
-    if drop_profile:
-        kept = _png_chunk(b"sRGB", b"\0") + kept
-    head = 8 + 25  # signature and IHDR
-    return encoded[:head] + kept + encoded[head:]
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 8
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, data[at + 8 : at + 8 + length]
-        at += 12 + length
-
-
-def _png_chunk(kind: bytes, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
