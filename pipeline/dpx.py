@@ -6,6 +6,7 @@ import struct
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from pipeline.errors import InputError
 from pipeline.frames import Plane
@@ -44,7 +45,10 @@ class DpxFile:
     def read(self, page: int) -> Picture:  # noqa: ARG002
         """Decode the picture; code values are read as sRGB-encoded, whatever the header's transfer characteristic."""
         context = av.CodecContext.create("dpx", "r")
-        frames = [*context.decode(av.Packet(self._data)), *context.decode(None)]
+        try:
+            frames = [*context.decode(av.Packet(self._data)), *context.decode(None)]
+        except FFmpegError as e:
+            raise InputError("is damaged, or packs its samples in a way that FFmpeg does not read") from e
         if len(frames) != 1 or (frames[0].width, frames[0].height) != (self._width, self._height):
             raise InputError("could not be decoded by FFmpeg; the file is damaged or of a rare kind")
         frame = frames[0]
@@ -56,7 +60,7 @@ class DpxFile:
         elif self._depth == 16:
             wanted = "rgba64le" if "a" in name else "rgb48le"
         else:
-            wanted = f"gbrp{self._depth}le"
+            wanted = f"{'gbrap' if 'a' in name else 'gbrp'}{self._depth}le"
         pixels, alpha = split_alpha(frame.reformat(format=wanted).to_ndarray())
         return Picture(pixels, self._depth, alpha, self._orientation)
 
@@ -91,10 +95,10 @@ class DpxFile:
 def _pack(samples: Plane, depth: int, order: str) -> bytes:
     """Samples (H, W, C) as DPX lays them out; lines begin on 32-bit boundaries."""
     height = samples.shape[0]
-    if depth == 10:
-        wide = samples.astype(np.uint32)
-        words = wide[..., 0] << 22 | wide[..., 1] << 12 | wide[..., 2] << 2
-        return words.astype(f"{order}u4").tobytes()
+    if depth == 10:  # three to a word, across pixels where there are four samples in one
+        lines = samples.reshape(height, -1).astype(np.uint32)
+        words = np.pad(lines, ((0, 0), (0, -lines.shape[1] % 3))).reshape(height, -1, 3)
+        return (words[..., 0] << 22 | words[..., 1] << 12 | words[..., 2] << 2).astype(f"{order}u4").tobytes()
     lines = (samples << 4 if depth == 12 else samples).astype("u1" if depth == 8 else f"{order}u2").reshape(height, -1)
     raw = np.ascontiguousarray(lines).view(np.uint8).reshape(height, -1)
     return np.pad(raw, ((0, 0), (0, -raw.shape[1] % 4))).tobytes()

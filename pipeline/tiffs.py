@@ -21,8 +21,11 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it i
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _JPEG = 7
-# Compressions that hold RGB; the rest (fax, mostly) becomes LZW.
-_KEPT = {1: None, 5: "lzw", 7: "jpeg", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
+_PLAIN = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})  # compressions that give YCbCr samples back as YCbCr
+_ASSOCIATED = 1  # ExtraSamples: colours are multiplied by alpha
+_CLASSIC_BYTES = 3_900_000_000  # uncompressed; a classic TIFF ends at 4 GiB
+# Compressions that hold RGB without loss; JPEG becomes Deflate, the rest (fax, mostly) LZW.
+_KEPT = {1: None, 5: "lzw", 7: "zlib", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
 _LAYOUT_TAGS = frozenset({
     254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290,
     291, 292, 293, 296, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 334, 336, 338, 339, 340, 341, 342, 347, 400,
@@ -50,7 +53,9 @@ class TiffFile:
                 raise InputError(f"has more than {max_pages} pages; raise the limit if that is meant")
             self._pages.append(page.aspage())
         self._buffer = io.BytesIO()
-        self._writer = tifffile.TiffWriter(self._buffer, bigtiff=self._tiff.is_bigtiff, byteorder=self._tiff.byteorder)
+        large = sum(page.imagewidth * page.imagelength * _bytes_out(page) for page in self._pages) > _CLASSIC_BYTES
+        self._big = self._tiff.is_bigtiff or large
+        self._writer = tifffile.TiffWriter(self._buffer, bigtiff=self._big, byteorder=self._tiff.byteorder)
         self._written: list[tifffile.TiffPage] = []  # the source's pages, in the order of the output's
 
     @property
@@ -61,16 +66,13 @@ class TiffFile:
     def read(self, page: int) -> Picture:
         """Decode one page. UnsupportedError for samples beyond 16 bits and rare colour spaces."""
         source = self._pages[page]
-        bits, photometric = source.bitspersample, int(source.photometric)
-        if bits > 16 or source.imagedepth > 1 or source.sampleformat not in (None, 1):
-            raise UnsupportedError(f"page {page + 1} has {bits}-bit or non-integer samples; convert it to 8 or 16 bits")
-        if photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
-            raise UnsupportedError(f"page {page + 1} has a colour space that is not supported ({source.photometric})")
+        _check_supported(page + 1, source)
         if int(source.compression) == _JPEG and any(
             offset + count > len(self._data)
             for offset, count in zip(source.dataoffsets, source.databytecounts, strict=True)
         ):
             raise InputError("is truncated")  # libjpeg would make up the rest
+        bits, photometric = source.bitspersample, int(source.photometric)
         samples = _samples(source)
         icc = self._raw(source.tags[34675]) if 34675 in source.tags else None
         orientation = _value_of(source, 274, 1)
@@ -83,13 +85,17 @@ class TiffFile:
         notes: tuple[str, ...] = (f"widened from {bits} to 16 bits",) if 8 < bits < 16 else ()
         if 330 in source.tags:
             notes = (*notes, "reduced copies inside it are left out")
-        if self._tiff.is_bigtiff and any(code in source.tags for code in _FOLDERS):
+        if self._big and any(code in source.tags for code in _FOLDERS):
             notes = (*notes, "EXIF and GPS data of a BigTIFF are left out")
         colours = {_SEPARATED: 4, _RGB: 3, _YCBCR: 3}.get(photometric, 1)
         alpha = np.ascontiguousarray(scaled[..., colours]) if scaled.shape[2] > colours else None
         if scaled.shape[2] > colours + 1 or scaled.shape[2] < colours:
             raise UnsupportedError(f"page {page + 1} has {scaled.shape[2]} samples a pixel")
         pixels: NDArray[Any] = np.ascontiguousarray(scaled[..., :colours])
+        if _is_plain_ycbcr(source):
+            pixels = _ycbcr_to_rgb(pixels, source)
+        if alpha is not None and _is_associated(source):
+            pixels = _divided(pixels, alpha)
         if photometric == _SEPARATED:
             pixels, note = cmyk_to_rgb(pixels, icc)
             notes = (*notes, note)
@@ -103,14 +109,12 @@ class TiffFile:
         """Append one page."""
         source = self._pages[page]
         compression = _KEPT.get(int(source.compression), "lzw")
-        if compression == "jpeg" and (picture.bit_depth != 8 or picture.alpha is not None):
-            compression = "lzw"
         self._written.append(source)
         extras = source.extrasamples[:1] if picture.alpha is not None else ()
+        if picture.alpha is not None and _is_associated(source):
+            rgb = _multiplied(rgb, picture.alpha)
         arguments: dict[str, Any] = {}
-        if compression == "jpeg":
-            arguments = {"compressionargs": {"level": 95}, "subsampling": (1, 1)}
-        elif compression in ("lzw", "zlib", "zstd"):
+        if compression in ("lzw", "zlib", "zstd"):
             arguments = {"predictor": True}
         self._writer.write(
             with_alpha(rgb, picture.alpha), photometric="rgb", planarconfig="contig", extrasamples=extras or None,
@@ -143,7 +147,7 @@ class TiffFile:
         for tag in source.tags.values():
             raw = self._raw(tag)
             if tag.code in _FOLDERS:
-                if not self._tiff.is_bigtiff:
+                if not self._big:
                     tags.append((tag.code - 1, 4, 1, 0, True))  # its place in the file is known at the end
             elif tag.code not in _LAYOUT_TAGS and not (tag.code == 270 and raw.startswith(_SHAPED)):
                 tags.append((tag.code, int(tag.dtype), tag.count, raw, True))
@@ -154,6 +158,21 @@ class TiffFile:
 
     def _raw(self, tag: tifffile.TiffTag) -> bytes:
         return self._data[tag.valueoffset : tag.valueoffset + tag.valuebytecount]
+
+
+def _check_supported(number: int, page: tifffile.TiffPage) -> None:
+    """UnsupportedError, before anything is decoded, for kinds of samples that cannot be coloured."""
+    bits = page.bitspersample
+    if bits > 16 or page.imagedepth > 1 or page.sampleformat not in (None, 1):
+        raise UnsupportedError(f"page {number} has {bits}-bit samples, signed, floating or too deep; make it unsigned 16 bits")
+    if int(page.photometric) not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
+        raise UnsupportedError(f"page {number} has a colour space that is not supported ({page.photometric})")
+    if _is_plain_ycbcr(page) and page.is_subsampled:
+        raise UnsupportedError(f"page {number} has subsampled YCbCr without JPEG; convert it to RGB")
+
+
+def _is_plain_ycbcr(page: tifffile.TiffPage) -> bool:
+    return int(page.photometric) == _YCBCR and int(page.compression) in _PLAIN
 
 
 def _samples(page: tifffile.TiffPage) -> NDArray[Any]:
@@ -180,6 +199,53 @@ def _through_palette(index: NDArray[Any], palette: NDArray[np.uint16]) -> Plane:
     eight = palette if palette.max() <= 255 else palette >> 8
     rgb: NDArray[np.uint8] = np.ascontiguousarray(eight.astype(np.uint8).T)[index]
     return rgb
+
+
+def _ycbcr_to_rgb(samples: NDArray[Any], page: tifffile.TiffPage) -> NDArray[Any]:
+    """Full-scale Y, Cb, Cr (H, W, 3) → R, G, B of the same type, by the page's own tags (TIFF 6.0, section 21)."""
+    red, green, blue = _values_of(page, 529, (0.299, 0.587, 0.114))
+    peak = int(np.iinfo(samples.dtype).max)
+    default = (0, 255, 128, 255, 128, 255)
+    black = np.array(_values_of(page, 532, default), np.float32).reshape(3, 2) * (peak / 255)
+    ranges = np.array([peak, peak * 127 / 255, peak * 127 / 255], np.float32)
+    y, cb, cr = np.moveaxis((samples - black[:, 0]) * (ranges / (black[:, 1] - black[:, 0])), -1, 0)
+    r, b = y + (2 - 2 * red) * cr, y + (2 - 2 * blue) * cb
+    g = (y - red * r - blue * b) / green
+    rgb: NDArray[Any] = np.rint(np.clip(np.stack([r, g, b], axis=-1), 0, peak)).astype(samples.dtype)
+    return rgb
+
+
+def _is_associated(page: tifffile.TiffPage) -> bool:
+    return bool(page.extrasamples) and int(page.extrasamples[0]) == _ASSOCIATED
+
+
+def _divided(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Colours without the alpha they were multiplied by; `_multiplied` gives them back exactly."""
+    peak = np.iinfo(pixels.dtype).max
+    whole = np.maximum(alpha, 1).astype(np.uint64)
+    if pixels.ndim == 3:
+        whole = whole[..., None]
+    divided: NDArray[Any] = np.minimum((2 * pixels.astype(np.uint64) * peak + whole) // (2 * whole), peak)
+    return divided.astype(pixels.dtype)
+
+
+def _multiplied(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    peak = int(np.iinfo(rgb.dtype).max)
+    multiplied: NDArray[Any] = (2 * rgb.astype(np.uint64) * alpha[..., None] + peak) // (2 * peak)
+    return multiplied.astype(rgb.dtype)
+
+
+def _bytes_out(page: tifffile.TiffPage) -> int:
+    """Bytes of a pixel when it is RGB."""
+    return (1 if page.bitspersample <= 8 else 2) * (4 if page.extrasamples else 3)
+
+
+def _values_of(page: tifffile.TiffPage, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    """A tag's numbers, rationals as numbers; the default where it has another count of them, or none."""
+    value = page.tags[code].value if code in page.tags else default
+    if len(value) == 2 * len(default):
+        value = tuple(n / d for n, d in zip(value[::2], value[1::2], strict=True))
+    return tuple(value) if len(value) == len(default) else default
 
 
 def _value_of(page: tifffile.TiffPage, code: int, default: int) -> int:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 from skimage.color import rgb2lab
 
-from pipeline import rendering
+from pipeline import rendering, tiffs
 from pipeline.errors import InputError, UnsupportedError
 from pipeline.images import guarded, open_image
 from pipeline.limits import DEFAULT_LIMITS, Limits
@@ -378,6 +378,63 @@ def test_tiff_of_12_bits_is_widened_and_floats_are_refused():
         colour(tiff(GREY.astype(np.float32), photometric="minisblack"))
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_ycbcr_without_jpeg_is_read_as_such(compression):
+    hues = np.dstack([GREY, GREY[::-1], 255 - GREY])
+    for pixels in (hues, np.dstack([GREY] * 3)):
+        source = saved(Image.fromarray(pixels).convert("YCbCr"), "TIFF", compression=compression)
+        shown = np.asarray(Image.open(io.BytesIO(source)).convert("RGB")).astype(int)
+        assert np.abs(open_image(source, DEFAULT_LIMITS).read(0).pixels - shown).max() <= 1
+
+
+def test_subsampled_ycbcr_without_jpeg_is_refused():
+    tags = {256: (3, [W]), 257: (3, [H]), 258: (3, [8, 8, 8]), 259: (3, [1]), 262: (3, [6]), 277: (3, [3])}
+    with pytest.raises(UnsupportedError, match="subsampled YCbCr"):
+        open_image(classic_tiff("<", {**tags, 530: (3, [2, 2])}, bytes(H * W * 3)), DEFAULT_LIMITS).read(0)
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+def test_colours_multiplied_by_alpha_stay_below_it(photometric):
+    alpha = RNG.integers(0, 256, GREY.shape, np.uint8)
+    alpha[:20] = 255
+    grey = np.rint(GREY * (alpha / 255)).astype(np.uint8)
+    samples = np.dstack([grey] * (3 if photometric == "rgb" else 1) + [alpha])
+    source = tiff(samples, photometric=photometric, extrasamples=["assocalpha"], planarconfig="contig")
+    result = tifffile.imread(io.BytesIO(colour(source)))
+    np.testing.assert_array_equal(result[..., 3], alpha)
+    assert (result[..., :3] <= alpha[..., None]).all()
+    assert_lightness_kept(result[:20], grey[:20])
+    uncoloured = colour(source, lambda h, w: np.zeros((2, h, w), np.float32))
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(uncoloured))[..., :3], np.dstack([grey] * 3))
+
+
+def test_jpeg_inside_tiff_becomes_deflate_so_that_lightness_holds():
+    source = tiff(GREY, photometric="minisblack", compression="jpeg")
+    result = tifffile.TiffFile(io.BytesIO(colour(source))).pages[0]
+    assert int(result.compression) == 8
+    assert_lightness_kept(result.asarray(), tifffile.imread(io.BytesIO(source)))
+
+
+def test_a_tiff_that_outgrows_four_gigabytes_becomes_a_bigtiff(monkeypatch):
+    monkeypatch.setattr(tiffs, "_CLASSIC_BYTES", GREY.size * 3 - 1)
+    tags = {256: (3, [W]), 257: (3, [H]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1])}
+    source = classic_tiff("<", {**tags, 34665: {0x9003: (2, b"1931:05:06 07:08:09\0")}}, GREY.tobytes())
+    assert open_image(source, DEFAULT_LIMITS).read(0).notes == ("EXIF and GPS data of a BigTIFF are left out",)
+    result = tifffile.TiffFile(io.BytesIO(colour(source)))
+    assert result.is_bigtiff
+    assert_lightness_kept(result.pages[0].asarray(), GREY)
+
+
+def test_rare_kinds_of_jpeg_are_named():
+    for data, said in (
+        (imagecodecs.jpeg8_encode(GREY16 >> 4, bitspersample=12), "12 bits a sample"),
+        (imagecodecs.jpegls_encode(GREY), "JPEG-LS"),
+        (b"\xff\xd8\xff\xe0\0\4ab" + bytes(40), "damaged, or a JPEG of a rare kind"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_image(data, DEFAULT_LIMITS)
+
+
 def dpx(array, pix_fmt):
     encoder = av.CodecContext.create("dpx", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = W, H, pix_fmt, Fraction(1, 24)
@@ -414,6 +471,40 @@ def test_dpx_keeps_depth_and_header(depth, pix_fmt):
         assert result[kept] == source[kept]
     order = ">" if source[:4] == b"SDPX" else "<"
     assert struct.unpack_from(f"{order}I", result, 16)[0] == len(result)
+
+
+def dpx_by_hand(samples, depth, packing, order):
+    """A DPX of RGB or RGBA samples (H, W, C) that FFmpeg reads and does not write."""
+    header = bytearray(2048)
+    header[:4], header[800:804] = b"SDPX" if order == ">" else b"XPDS", bytes([47 + samples.shape[2], 2, 2, depth])
+    for at, kind, value in ((4, "I", 2048), (770, "H", 1), (772, "I", W), (776, "I", H), (804, "H", packing),
+                            (808, "I", 2048)):  # fmt: skip
+        struct.pack_into(order + kind, header, at, value)
+    if depth == 12:
+        return bytes(header) + (samples << 4).astype(f"{order}u2").tobytes()
+    lines = samples.reshape(H, -1).astype(np.uint32)
+    lines = np.pad(lines, ((0, 0), (0, -lines.shape[1] % 3))).reshape(H, -1, 3)
+    words = lines @ np.array([1 << 22, 1 << 12, 1 << 2] if packing == 1 else [1 << 20, 1 << 10, 1], np.uint32)
+    return bytes(header) + words.astype(f"{order}u4").tobytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("depth", "packing"), [(10, 1), (10, 2), (12, 1)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_dpx_of_10_and_12_bits_keeps_alpha(order, depth, packing, channels):
+    grey = (GREY16 >> (16 - depth)).astype(np.uint16)
+    source = dpx_by_hand(np.dstack([grey, grey, grey, grey[::-1]])[..., :channels], depth, packing, order)
+    result = read_dpx(colour(source))
+    assert_lightness_kept(result, grey, depth)
+    if channels == 4:
+        np.testing.assert_array_equal(result[..., 3], grey[::-1])
+
+
+def test_a_dpx_that_ffmpeg_does_not_read_is_refused_in_words():
+    data = bytearray(dpx(np.dstack([GREY16] * 3), "rgb48be"))
+    struct.pack_into(">H", data, 806, 1)  # run-length encoded
+    with pytest.raises(InputError, match="in a way that FFmpeg does not read"):
+        colour(bytes(data))
 
 
 def test_a_grey_profile_sets_lightness_and_is_replaced_by_srgb():
