@@ -164,7 +164,9 @@ def _check_supported(number: int, page: tifffile.TiffPage) -> None:
     """UnsupportedError, before anything is decoded, for kinds of samples that cannot be coloured."""
     bits = page.bitspersample
     if bits > 16 or page.imagedepth > 1 or page.sampleformat not in (None, 1):
-        raise UnsupportedError(f"page {number} has {bits}-bit samples, signed, floating or too deep; make it unsigned 16 bits")
+        raise UnsupportedError(
+            f"page {number} has {bits}-bit samples, signed, floating or too deep; make it unsigned 16 bits"
+        )
     if int(page.photometric) not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
         raise UnsupportedError(f"page {number} has a colour space that is not supported ({page.photometric})")
     if _is_plain_ycbcr(page) and page.is_subsampled:
