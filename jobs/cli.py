@@ -70,7 +70,7 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUTDIR", help="Output folder.")
+@click.option("-o", "--output", required=True, metavar="OUTDIR", help="Output folder, here or on a store (s3://…).")
 @_recipe_options
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="[default: one for two processors]")
 @click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Options as keys of a TOML file.")
@@ -83,7 +83,7 @@ def colorize(
     ctx: click.Context,
     /,
     inputs: tuple[str, ...],
-    output: Path,
+    output: str,
     workers: int | None,
     recipe: Path | None,
     overwrite: bool,
@@ -107,8 +107,9 @@ def colorize(
     from jobs.request import Request
     from jobs.results import all_failed
     from jobs.run import colorize as run
+    from pipeline.storage import place
 
-    request = Request(inputs, output, _recipe(recipe, options), workers, overwrite, debug)
+    request = Request(inputs, place(output), _recipe(recipe, options), workers, overwrite, debug)
     console = Console(debug)
     if dry_run:
         from jobs.preview import preview

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pipeline.member_names import IMAGE_SUFFIXES
 from pipeline.scans import IMAGE_SUFFIXES as SCAN_SUFFIXES
-from pipeline.storage import is_local
+from pipeline.storage import Place, is_local
 
 Kind = Literal["video", "album", "scan"]
 
@@ -56,7 +56,7 @@ class Found:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def find_inputs(arguments: tuple[str, ...], outdir: Path, as_scan: bool = False) -> Found:
+def find_inputs(arguments: tuple[str, ...], outdir: Place, as_scan: bool = False) -> Found:
     """Expand the arguments, in their order; inside a folder, in order of names.
 
     The images of a folder argument, or of a glob, make one album; `as_scan` makes each folder of images one reel.
@@ -89,8 +89,8 @@ class _Images:
 class _Finder:
     """Sorts arguments into items of work; remembers what it has met, so that nothing is taken twice."""
 
-    def __init__(self, outdir: Path, as_scan: bool) -> None:
-        self._outdir = _identity(outdir)
+    def __init__(self, outdir: Place, as_scan: bool) -> None:
+        self._outdir = _identity(outdir) if isinstance(outdir, Path) else None
         self._as_scan = as_scan
         self._found = Found()
         self._order: list[Item | _Images] = []

@@ -1,8 +1,8 @@
 """The job folder: what was planned, what is finished, and the proof of it. Resume, audit and "already done" read it.
 
-OUTDIR/.reelcolor/<job>/
+OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
     plan.json                       every reel, segment and setting of the command
-    lock                            held by the run that works on it
+    lock                            held by the run that works on it (lease.py)
     reels/<reel>/segments/<n>.json  one record a finished segment, written after its media file
     reels/<reel>/segments/<n>.seg   that media file; removed once the reel is done
     reels/<reel>/announced.json     the output that is about to appear
@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
+from jobs.lease import Hold, holding
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Segment, SegmentFile
-from pipeline.storage import sha256_file, storage_error, write_bytes
+from pipeline.storage import Place, files_below, hashed, write_bytes
 
 FOLDER = ".reelcolor"
 
@@ -82,13 +81,14 @@ class Done:
 
 
 class ReelLedger:
-    """The records of one reel."""
+    """The records of one reel. `listed`: the names of all files there are, where a listing has told them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place, listed: frozenset[str] | None = None) -> None:
         self.folder = folder
-        self.segments = folder / "segments"
+        self.segments: Place = folder / "segments"
+        self._listed = listed
 
-    def media(self, index: int) -> Path:
+    def media(self, index: int) -> Place:
         """Where segment `index`'s media file lies."""
         return self.segments / f"{index:06d}.seg"
 
@@ -99,6 +99,8 @@ class ReelLedger:
     def read_record(self, segment: Segment, identity: str) -> Record | str | None:
         """The segment's record if its file is still what it says; else why it must be redone; None if never made."""
         path = self._record(segment.index)
+        if self._is_absent(f"segments/{path.name}"):
+            return None
         try:
             record = Record.from_json(path.read_bytes())
         except FileNotFoundError:
@@ -112,11 +114,11 @@ class ReelLedger:
         return record if self._intact(record) else "its file is missing or damaged"
 
     def _intact(self, record: Record) -> bool:
-        media = self.media(record.segment.index)
         try:
-            return media.stat().st_size == record.file.bytes and sha256_file(media) == record.file.sha256
-        except (OSError, InputError, StorageError):
+            sha256, _ = hashed(self.media(record.segment.index), record.file.bytes)
+        except (InputError, StorageError):
             return False
+        return sha256 == record.file.sha256
 
     def announce(self, output: str) -> None:
         """Note that `output` is about to appear, lest a crash right after makes it look like someone else's."""
@@ -124,6 +126,8 @@ class ReelLedger:
 
     def announced(self) -> str | None:
         """The output that was about to appear when the last run ended."""
+        if self._is_absent(self._announced.name):
+            return None
         try:
             return str(json.loads(self._announced.read_bytes()))
         except (OSError, ValueError):
@@ -150,7 +154,7 @@ class ReelLedger:
             record.unlink(missing_ok=True)
         self.remove_media()
 
-    def sweep(self, targets: Iterable[Path]) -> None:
+    def sweep(self, targets: Iterable[Place]) -> None:
         """Remove what a killed run was in the middle of writing: segments, and announced outputs' temporary files."""
         for part in self.segments.glob(".*.part*"):
             part.unlink(missing_ok=True)
@@ -167,34 +171,58 @@ class ReelLedger:
         for path in [*self.segments.glob("*.seg"), *self.segments.glob(".*.part*")]:
             path.unlink(missing_ok=True)
 
+    def _is_absent(self, name: str) -> bool:
+        """Whether it is known, without asking, that there is no such file."""
+        return self._listed is not None and name not in self._listed
+
     @property
-    def _announced(self) -> Path:
+    def _announced(self) -> Place:
         return self.folder / "announced.json"
 
-    def _record(self, index: int) -> Path:
+    def _record(self, index: int) -> Place:
         return self.segments / f"{index:06d}.json"
 
 
 class Job:
-    """The job folder of one command; the same command finds it again."""
+    """The job folder of one command; the same command finds it again.
 
-    def __init__(self, outdir: Path, job_id: str) -> None:
+    What lies in OUTDIR's job folders is listed once, when it is first asked for.
+    """
+
+    def __init__(self, outdir: Place, job_id: str) -> None:
         self.outdir = outdir
-        self.folder = outdir / FOLDER / job_id
+        self.folder: Place = outdir / FOLDER / job_id
         self.interrupted = False  # whether the run before this one was killed
+        self._hold = Hold(interrupted=False)
 
     def reel(self, reel_id: str) -> ReelLedger:
-        """The ledger of one reel."""
-        return ReelLedger(self.folder / "reels" / reel_id)
+        """The ledger of one reel, as it was listed."""
+        return self._ledger(self.folder.name, reel_id)
 
     def finished(self, reel_id: str) -> tuple[ReelLedger, Done] | None:
         """The reel's ledger where this job, or another into the same OUTDIR, has finished it."""
-        for folder in [self.folder, *sorted(self.outdir.glob(f"{FOLDER}/*/"))]:
-            ledger = ReelLedger(folder / "reels" / reel_id)
+        jobs = [job for job, reels in self._listing.items() if "done.json" in reels.get(reel_id, ())]
+        for job in sorted(jobs, key=lambda job: (job != self.folder.name, job)):
+            ledger = self._ledger(job, reel_id)
             done = ledger.read_done()
             if done is not None:
                 return ledger, done
         return None
+
+    def _ledger(self, job: str, reel_id: str) -> ReelLedger:
+        listed = self._listing.get(job, {}).get(reel_id, ())
+        return ReelLedger(self.outdir / FOLDER / job / "reels" / reel_id, frozenset(listed))
+
+    @cached_property
+    def _listing(self) -> dict[str, dict[str, set[str]]]:
+        """Job → reel → names of the files in the reel's folder."""
+        found: dict[str, dict[str, set[str]]] = {}
+        for name in files_below(self.outdir / FOLDER):
+            job, _, rest = name.partition("/reels/")
+            reel, _, file = rest.partition("/")
+            if file:
+                found.setdefault(job, {}).setdefault(reel, set()).add(file)
+        return found
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Raises StorageError."""
@@ -202,55 +230,36 @@ class Job:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the job; the kernel lets go of it when the process dies, however it dies.
+        """Hold the job; it is let go of when the process dies, on a store some seconds later.
 
         Raises StorageError while another run holds it.
         """
-        path = self.folder / "lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as e:
-            raise storage_error(path, e) from e
-        try:
-            self._take(handle)
-            try:
-                yield
-            finally:
-                os.truncate(handle, 0)
-        finally:
-            os.close(handle)
+        with holding(self.folder / "lock", str(self.outdir)) as self._hold:
+            self.interrupted = self._hold.interrupted
+            yield
 
-    def _take(self, handle: int) -> None:
-        holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise StorageError(
-                f"{self.outdir}: another run is working on this job (process {holder}); wait for it"
-            ) from e
-        self.interrupted = bool(holder)
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    def check(self) -> None:
+        """Raise StorageError where the job is no longer ours: on a store, after a long silence, another takes it."""
+        self._hold.check()
 
 
-def output_digest(output: Path, files: tuple[str, ...]) -> tuple[str, int]:
+def output_digest(output: Place, files: tuple[str, ...]) -> tuple[str, int]:
     """(hex SHA-256, bytes) of a finished output: a file, or these files below a folder, by name and content.
 
     Raises InputError or StorageError where a file is gone or cannot be read.
     """
     if files == (".",):
-        return sha256_file(output), output.stat().st_size
+        return hashed(output)
     digest = hashlib.sha256()
     total = 0
     for name in files:
-        path = output / name
-        digest.update(f"{name.encode('utf-8', 'surrogateescape').hex()} {sha256_file(path)}\n".encode())
-        total += path.stat().st_size
+        sha256, size = hashed(output / name)
+        digest.update(f"{name.encode('utf-8', 'surrogateescape').hex()} {sha256}\n".encode())
+        total += size
     return digest.hexdigest(), total
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Write a dataclass or plain value as JSON, atomically; raises StorageError."""
     write_bytes(path, (json.dumps(plain(value), indent=1) + "\n").encode("ascii"))
 

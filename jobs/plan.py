@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from jobs.apart import Apart
@@ -21,7 +21,7 @@ from jobs.worker import failure
 from pipeline.errors import InputError
 from pipeline.frames import Source
 from pipeline.limits import DEFAULT_LIMITS
-from pipeline.storage import is_local, local_path
+from pipeline.storage import Place, is_local, local_path, place
 
 if TYPE_CHECKING:
     from pipeline.codecs import Codec, EncoderSettings
@@ -43,7 +43,7 @@ class Planner:
 
     recipe: Recipe
     weights: str  # hex SHA-256
-    outdir: Path
+    outdir: Place
 
     def reel_id(self, item: Item) -> str:
         """Names input, place and settings; the same in every job with this OUTDIR."""
@@ -159,14 +159,14 @@ def plan_all(
 
 
 def settle_names(
-    planned: Sequence[tuple[Item, Reel]], taken: Mapping[Path, str], sources: Iterable[str]
+    planned: Sequence[tuple[Item, Reel]], taken: Mapping[Place, str], sources: Iterable[str]
 ) -> tuple[list[Reel], list[Refusal]]:
     """Give every reel outputs of its own; `taken` are outputs of other inputs, `sources` must not be written over.
 
     Where two would share one name, those whose extension changed keep the source's as well: a.avi becomes a.avi.mkv.
     """
     claims = Counter([*taken, *(path for _, reel in planned for path in reel.targets())])
-    inputs = {local_path(s).resolve() for s in sources if is_local(s)}
+    inputs = {place(s).resolve() for s in sources}
     owners = dict(taken)
     kept: list[Reel] = []
     refused: list[Refusal] = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs import estimate
@@ -17,6 +15,7 @@ from jobs.plan import Planner, plan_all, settle_names
 from jobs.reels import AlbumReel, Reel, VideoReel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
 from jobs.text import clock, printable, size
+from pipeline.storage import free_bytes
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _preview(request: Request, console: Console, apart: Apart, colouring: Colour
     problems = [f"{path}: {reason}" for path, reason in found.refused]
     problems += [refusal.error for refusal in (*unplanned, *misnamed)]
     problems += _problems(request, job, reels)
-    free = shutil.disk_usage(_existing(job.outdir)).free
+    free = free_bytes(job.outdir)
     workers = request.workers or default_workers(max((reel.frame_pixels for reel in reels), default=0))
     outputs = tuple(str(job.outdir / d.output) for d in done)
     return Preview(tuple(reels), outputs, tuple(found.skipped), tuple(problems), workers, free)
@@ -113,15 +112,10 @@ def _problems(request: Request, job: Job, reels: Sequence[Reel]) -> list[str]:
             problems.append(f"{reel.input}: its output {there} exists; --overwrite replaces it")
         problems += reel.facts().get("problems", []) if isinstance(reel, AlbumReel) else []
     needed = 2 * max(map(estimate.output_bytes, reels), default=0) + sum(map(estimate.output_bytes, reels))
-    free = shutil.disk_usage(_existing(job.outdir)).free
+    free = free_bytes(job.outdir)
     if needed > free:
         problems.append(f"{job.outdir}: {size(free)} are free, about {size(needed)} may be needed at the peak")
     return problems
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder that is there."""
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _reel_lines(reel: Reel) -> list[str]:

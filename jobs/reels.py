@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from jobs.inputs import Item
 from jobs.ledger import plain
 from pipeline.frames import Look, Segment, SegmentFile
+from pipeline.storage import Place, first_existing
 
 if TYPE_CHECKING:
     from pipeline.archives import Album
@@ -50,7 +49,7 @@ class Reel(ABC):
     id: str
     input: str
     item: Item
-    output: Path
+    output: Place
     name: str
     fingerprint: Mapping[str, Any]
     segments: tuple[Segment, ...]
@@ -74,7 +73,7 @@ class Reel(ABC):
         """Luma samples of one picture, or as many as take the memory that a worker needs."""
 
     @abstractmethod
-    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:
         """Colour one segment into `out`."""
 
     @abstractmethod
@@ -94,13 +93,13 @@ class Reel(ABC):
         del segment
         return self
 
-    def targets(self) -> tuple[Path, ...]:
+    def targets(self) -> tuple[Place, ...]:
         """Every file that the output consists of."""
         return (self.output,)
 
-    def existing(self) -> Path | None:
+    def existing(self) -> Place | None:
         """A file that is there already under one of the output's names."""
-        return next((path for path in self.targets() if os.path.lexists(path)), None)
+        return first_existing(self.targets())
 
     def entry(self) -> dict[str, Any]:
         """This reel in plan.json: a function of input and recipe alone."""
@@ -131,7 +130,7 @@ class VideoReel(Reel):
     def frame_pixels(self) -> int:  # noqa: D102
         return self.info.width * self.info.height
 
-    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:  # noqa: D102
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:  # noqa: D102
         from pipeline.reel import colorize_segment
 
         return colorize_segment(self.info.source, self.info, segment, colorizer, self.look, self.spec, out, progress)
@@ -175,10 +174,9 @@ class AlbumReel(Reel):
     def frame_pixels(self) -> int:  # noqa: D102
         return _ALBUM_WINDOW
 
-    def colorize(self, segment: Segment, colorizer: Colorizer, out: Path, progress: Progress) -> SegmentFile:  # noqa: D102
+    def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:  # noqa: D102
         from pipeline.album import colorize_images
 
-        out.parent.mkdir(parents=True, exist_ok=True)
         return colorize_images(self.album, segment, colorizer, self.look, self.limits, out, progress)
 
     def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
@@ -191,7 +189,7 @@ class AlbumReel(Reel):
     def span(self, segment: Segment) -> str:  # noqa: D102
         return f"segment {segment.index + 1} of {len(self.segments)} ({segment.frames} images)"
 
-    def targets(self) -> tuple[Path, ...]:  # noqa: D102
+    def targets(self) -> tuple[Place, ...]:  # noqa: D102
         return tuple(self.output / name for name in self._files()) if self.album.kind == "folder" else (self.output,)
 
     def _files(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.inputs import Item
@@ -15,7 +14,7 @@ from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
 from jobs.worker import IN_FLIGHT, Opener
 from pipeline.errors import EngineError, InputError
-from pipeline.storage import is_local, local_path, sha256_file
+from pipeline.storage import Place, is_local, local_path, sha256_file
 
 if TYPE_CHECKING:
     from pipeline.infer import Colorizer
@@ -34,7 +33,7 @@ class Request:
     """What is asked for; raises RecipeError where the codec does not have the quality or the preset."""
 
     inputs: tuple[str, ...]
-    outdir: Path
+    outdir: Place
     recipe: Recipe = field(default_factory=Recipe)
     workers: int | None = None
     overwrite: bool = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from jobs.ledger import Done
+from pipeline.storage import Place
 
 _NAMED = 3  # problems spelt out in an error; the ledger has them all
 
@@ -50,7 +50,7 @@ def all_failed(inputs: tuple[str, ...], error: str) -> Report:
     return Report(tuple(Result(path, None, "failed", error=error) for path in inputs))
 
 
-def finished(done: Done, outdir: Path, seconds: float = 0.0, made: int | None = None) -> Result:
+def finished(done: Done, outdir: Place, seconds: float = 0.0, made: int | None = None) -> Result:
     """The result of a finished reel; `made` frames were coloured in this run, None: it was finished before.
 
     A reel with members that could not be coloured has failed, though its output is there.

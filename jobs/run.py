@@ -227,7 +227,8 @@ class Run:
             self._console.note(line)
 
     def tick(self, written: Mapping[str, int]) -> None:
-        """Show how far the reels are."""
+        """Show how far the reels are; raises StorageError once the job is another run's."""
+        self._job.check()
         going = (state for state in self._states.values() if not state.ended)
         self._console.advance({s.reel.id: s.frames_done + written.get(s.reel.id, 0) for s in going})
 

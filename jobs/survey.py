@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item
@@ -15,6 +14,7 @@ from jobs.plan import Planner, short_hash
 from jobs.reels import Reel
 from pipeline.errors import ReelcolorError
 from pipeline.frames import Segment
+from pipeline.storage import Place
 
 Note = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
     return Before(replaceable=intact)
 
 
-def _intact(outdir: Path, done: Done) -> bool:
+def _intact(outdir: Place, done: Done) -> bool:
     try:
         return output_digest(outdir / done.output, done.files) == (done.sha256, done.bytes)
     except ReelcolorError:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobs.fingerprints import fingerprint_of
@@ -22,7 +21,7 @@ from jobs.reels import Reel
 from jobs.text import log_everything, one_line
 from pipeline.errors import EngineError, InputError, ReelcolorError, StorageError
 from pipeline.frames import Segment, SegmentFile
-from pipeline.storage import storage_error
+from pipeline.storage import Place, storage_error
 
 if TYPE_CHECKING:
     from pipeline.infer import Colorizer
@@ -79,7 +78,7 @@ class SegmentTask:
 
     reel: Reel
     segment: Segment
-    folder: Path
+    folder: Place
     identity: str
     settings: Mapping[str, Any]
     needs_engine: bool = field(default=True, init=False)
@@ -113,7 +112,7 @@ class AssembleTask:
     """Put a reel's finished segments together, prove the result, and write down that it is done."""
 
     reel: Reel
-    folder: Path
+    folder: Place
     records: tuple[Record, ...]
     provenance: Mapping[str, str]
     replace: bool  # whether something may be at the output's place

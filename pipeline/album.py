@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from pipeline.infer import Colorizer
 from pipeline.limits import Limits
 from pipeline.pictures import ImageFile, Picture
 from pipeline.rendering import Canvas
-from pipeline.storage import sha256_file
+from pipeline.storage import Place, hashed, replacing
 
 __all__ = ["AssembledAlbum", "MemberError", "assemble_album", "colorize_images", "cut_album", "list_members"]
 
@@ -70,7 +69,7 @@ def colorize_images(
     colorizer: Colorizer,
     look: Look,
     limits: Limits,
-    out: Path,
+    out: Place,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentFile:
     """Colour the images of `segment` and write the finished files to `out`; `progress` hears of images done.
@@ -79,17 +78,19 @@ def colorize_images(
     ordinals of those that did not fail, `frames` their number, `metrics["failed"]` the number of those that did.
     Raises only for what is not a member's fault: the archive as a whole, the engine, the disk.
     """
-    with StoreWriter(out) as store, ThreadPoolExecutor(_THREADS) as pool:
-        painter = _Painter(store, pool, colorizer, look, progress or (lambda _: None))
-        for window in _windows(painter.open(read_members(album.part(segment), limits), limits)):
-            painter.paint(window)
+    with replacing(out) as temporary:
+        with StoreWriter(temporary) as store, ThreadPoolExecutor(_THREADS) as pool:
+            painter = _Painter(store, pool, colorizer, look, progress or (lambda _: None))
+            for window in _windows(painter.open(read_members(album.part(segment), limits), limits)):
+                painter.paint(window)
+        sha256, size = hashed(temporary)
     done = tuple(result.ordinal for result in store.results if result.state != "failed")
     return SegmentFile(
         path=str(out),
         frames=len(done),
         pts=done,
-        sha256=sha256_file(out),
-        bytes=out.stat().st_size,
+        sha256=sha256,
+        bytes=size,
         luma_sha256=painter.luma.hexdigest(),
         gamut_pulled=painter.gamut_pulled,
         passed_through=sum(result.state == "kept" for result in store.results),

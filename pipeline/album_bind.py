@@ -21,7 +21,7 @@ from pipeline.frames import SegmentFile
 from pipeline.images import open_image
 from pipeline.limits import DEFAULT_LIMITS, Limits
 from pipeline.member_names import printable
-from pipeline.storage import is_local, local_path, open_input, replacing
+from pipeline.storage import Place, is_local, local_path, open_input, replacing
 from pipeline.zip_writer import ZipWriter
 
 _CHUNK = 1 << 20
@@ -53,7 +53,7 @@ class AssembledAlbum:
 
 
 def assemble_album(
-    album: Album, segments: Sequence[SegmentFile], destination: Path, limits: Limits = DEFAULT_LIMITS
+    album: Album, segments: Sequence[SegmentFile], destination: Place, limits: Limits = DEFAULT_LIMITS
 ) -> AssembledAlbum:
     """Write the album with its coloured members to `destination`: a file, or a folder for a folder.
 
@@ -165,7 +165,7 @@ def _compressing(album: Album, path: Path) -> Iterator[IO[bytes]]:
             yield f
 
 
-def _write_folder(album: Album, finished: _Finished, destination: Path) -> int:
+def _write_folder(album: Album, finished: _Finished, destination: Place) -> int:
     size = 0
     for member in album.members:
         if member.left_out:

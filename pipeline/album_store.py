@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import IO, Literal, cast
 
 from pipeline.errors import VerificationError
-from pipeline.storage import storage_error
+from pipeline.storage import readable, storage_error
 
 _REPORT = "report.json"
 
@@ -79,8 +79,9 @@ class StoreReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._places: dict[str, tuple[int, int]] = {}
+        self._source = readable(path)
         try:
-            with tarfile.open(path, "r:") as tar:
+            with self._source.open("rb") as f, tarfile.open(fileobj=cast(IO[bytes], f), mode="r:") as tar:
                 for info in tar:
                     self._places[info.name] = (info.offset_data, info.size)
             report = json.loads(self._read(_REPORT))
@@ -97,6 +98,6 @@ class StoreReader:
 
     def _read(self, name: str) -> bytes:
         offset, size = self._places[name]
-        with Path(self._path).open("rb") as f:
+        with self._source.open("rb") as f:
             f.seek(offset)
             return f.read(size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import av
 
@@ -16,7 +15,7 @@ from pipeline.frames import SegmentFile, Source, StreamInfo
 from pipeline.join import CodedPicture, write_reel
 from pipeline.mux import Reel
 from pipeline.packets import PacketFile, open_packets
-from pipeline.storage import replacing, sha256_file, storage_error
+from pipeline.storage import Place, hashed, replacing, storage_error
 from pipeline.streams import Container
 from pipeline.timing import frame_ticks
 from pipeline.written import changed_tags, find_problems
@@ -26,7 +25,7 @@ from pipeline.written import changed_tags, find_problems
 class AssembledReel:
     """A finished output: its frames, duration of the video in seconds, hash, and what had to be repaired."""
 
-    path: Path
+    path: Place
     frames: int
     seconds: float
     bytes: int
@@ -40,7 +39,7 @@ def assemble(
     spec: EncoderSpec,
     container: Container,
     segments: Sequence[SegmentFile],
-    destination: Path,
+    destination: Place,
     provenance: Mapping[str, str],
 ) -> AssembledReel:
     """Write `destination` from the segments in order; nothing is decoded, and memory does not grow with the reel.
@@ -67,7 +66,7 @@ def assemble(
             shown = "; ".join(problems[:3])
             raise VerificationError(f"{destination}: not written, what was read back is not what was meant: {shown}")
         changed = changed_tags(temporary, written.tags)
-        size, sha256 = temporary.stat().st_size, sha256_file(temporary)
+        sha256, size = hashed(temporary)
     return AssembledReel(
         path=destination,
         frames=len(pts),

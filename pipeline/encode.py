@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
@@ -19,7 +18,7 @@ from pipeline.errors import EngineError
 from pipeline.frames import Plane, SegmentFile
 from pipeline.lumamap import LumaMap
 from pipeline.packets import PacketWriter, SegmentHeader
-from pipeline.storage import replacing
+from pipeline.storage import Place, place, replacing
 
 __all__ = ["PROFILES", "EncoderSettings", "EncoderSpec", "FieldMarker", "LumaMap", "SegmentWriter", "resolve_encoder"]
 
@@ -27,8 +26,8 @@ __all__ = ["PROFILES", "EncoderSettings", "EncoderSpec", "FieldMarker", "LumaMap
 class SegmentWriter:
     """Writes one segment; a context manager. The file appears under its name, whole, when the block ends well."""
 
-    def __init__(self, spec: EncoderSpec, path: str | Path) -> None:
-        self._spec, self._path = spec, Path(path)
+    def __init__(self, spec: EncoderSpec, path: str | Place) -> None:
+        self._spec, self._path = spec, place(path)
         self._size = chroma_size(spec.height, spec.width, spec.subsampling)
         self._dtype = np.uint8 if spec.bit_depth <= 8 else np.uint16
         self._luma_digest = hashlib.sha256()

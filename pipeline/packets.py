@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import StorageError, VerificationError
+from pipeline.errors import InputError, StorageError, VerificationError
+from pipeline.ranges import StoredObject
+from pipeline.storage import Place, readable
 
 _START, _END = b"RCSEGMNT", b"RCSEGEND"
 _TRAILER = struct.Struct("<QQ")  # number of packets, bytes of the header
@@ -78,7 +80,8 @@ class PacketWriter:
 class PacketFile:
     """A segment file's header and index; `pts`, `duration` (N,) int64 and `key` (N,) bool in coding order."""
 
-    path: Path
+    path: str
+    source: Path | StoredObject
     header: SegmentHeader
     pts: NDArray[np.int64]
     duration: NDArray[np.int64]
@@ -101,7 +104,7 @@ class PacketFile:
         """
         digest = hashlib.sha256()
         try:
-            with self.path.open("rb") as f:
+            with self.source.open("rb") as f:
                 digest.update(f.read(len(_START)))
                 for size in self.size:
                     payload = f.read(int(size))
@@ -116,19 +119,21 @@ class PacketFile:
             raise _damaged(self.path, "its SHA-256 is not the recorded one")
 
 
-def open_packets(path: str | Path) -> PacketFile:
+def open_packets(path: str | Place) -> PacketFile:
     """Read a segment file's header and index. Raises VerificationError where it is cut short or damaged."""
-    path = Path(path)
     try:
-        with path.open("rb") as f:
-            return _read(path, f)
+        source = readable(path)
+        with source.open("rb") as f:
+            return _read(str(path), source, cast(IO[bytes], f))
+    except InputError as e:
+        raise StorageError(str(e)) from e
     except OSError as e:
         raise StorageError(f"{path}: cannot be read: {e.strerror or e}") from e
     except (ValueError, KeyError, TypeError, struct.error) as e:
-        raise _damaged(path, "index or header cannot be read") from e
+        raise _damaged(str(path), "index or header cannot be read") from e
 
 
-def _read(path: Path, f: IO[bytes]) -> PacketFile:
+def _read(path: str, source: Path | StoredObject, f: IO[bytes]) -> PacketFile:
     tail = _TRAILER.size + len(_END)
     total = f.seek(0, 2)
     if total < len(_START) + tail:
@@ -152,8 +157,8 @@ def _read(path: Path, f: IO[bytes]) -> PacketFile:
         time_base=Fraction(*map(int, fields["time_base"])),
     )
     pts, duration = entries["pts"].astype(np.int64), entries["duration"].astype(np.int64)
-    return PacketFile(path, header, pts, duration, size, entries["key"].astype(np.bool_))
+    return PacketFile(path, source, header, pts, duration, size, entries["key"].astype(np.bool_))
 
 
-def _damaged(path: Path, what: str) -> VerificationError:
+def _damaged(path: str, what: str) -> VerificationError:
     return VerificationError(f"{path}: damaged segment file ({what}); run the same command again to make it anew")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import cast
 
 import cv2
@@ -26,6 +25,7 @@ from pipeline.frames import FrameBatch, Look, Plane, Segment, SegmentFile, Sourc
 from pipeline.infer import Colorizer, network_size
 from pipeline.own_colour import OwnColour, fit_chroma
 from pipeline.shots import CutDetector
+from pipeline.storage import Place
 from pipeline.temporal import WARMUP_FRAMES, Steady
 
 Chroma = tuple[Plane, Plane]
@@ -38,7 +38,7 @@ def colorize_segment(
     colorizer: Colorizer,
     look: Look,
     spec: EncoderSpec,
-    out: Path,
+    out: Place,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentFile:
     """Colour the frames of `segment` and write them to `out`; `progress` hears how many frames each batch wrote.

@@ -1,19 +1,26 @@
-"""Files by path or URL through fsspec: open, list, hash, and replace atomically."""
+"""Files by path or URL: open, hash, and replace atomically. A `Place` is a Path, or a StorePath with a Path's methods.
+
+The few things that are done differently here and on a store are done in this file, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import fsspec
+from typing import IO, Any, cast
 
 from pipeline.errors import InputError, StorageError
+from pipeline.ranges import StoredObject
+from pipeline.scratch import scratch_file
+from pipeline.stores import StorePath
+
+Place = Path | StorePath
 
 _CHUNK = 1 << 20
 
@@ -28,21 +35,32 @@ def local_path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
+def place(url: str | Place) -> Place:
+    """A path or URL as a Place; raises StorageError where the URL holds credentials."""
+    if not isinstance(url, str):
+        return url
+    return local_path(url) if is_local(url) else StorePath(url)
+
+
 def open_input(url: str) -> IO[bytes]:
     """Open for seekable binary reading; raises InputError where there is nothing to read."""
     try:
-        return local_path(url).open("rb") if is_local(url) else fsspec.open(url, "rb").open()
+        return cast(IO[bytes], readable(url).open("rb"))
     except FileNotFoundError as e:
         raise InputError(f"{url}: no such file") from e
     except IsADirectoryError as e:
         raise InputError(f"{url}: is a folder, expected a file") from e
-    except (ImportError, ValueError) as e:
-        raise StorageError(f"{url}: cannot be read: {e}; install what it names, or copy the file here") from e
     except OSError as e:
         raise StorageError(f"{url}: cannot be read: {e.strerror or e}") from e
 
 
-def storage_error(url: str | Path, e: OSError) -> StorageError:
+def readable(url: str | Place) -> Path | StoredObject:
+    """What can be opened any number of times, while a store is asked for the object's size but once."""
+    where = place(url)
+    return where if isinstance(where, Path) else StoredObject(where)
+
+
+def storage_error(url: str | Place, e: OSError) -> StorageError:
     """An OSError while writing, as one line that says what to do."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{url}: no space left; free some and run the same command again to resume")
@@ -50,12 +68,18 @@ def storage_error(url: str | Path, e: OSError) -> StorageError:
 
 
 @contextmanager
-def replacing(path: str | Path, suffix: str = ".part") -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success fsync and rename it over `path`, on failure remove it.
+def replacing(path: str | Place, suffix: str = ".part") -> Iterator[Path]:
+    """Yield a temporary local file; on success it becomes `path`, on failure it is removed.
 
-    A reader of `path` sees the old content or the whole new content, also across a crash (POSIX rename(2)).
+    A reader of `path` sees the old content or the whole new content, also across a crash: the file lies beside a local
+    path, is flushed and renamed (POSIX rename(2)); for a store it lies in scratch and is uploaded.
     """
-    target = Path(path)
+    target = place(path)
+    if isinstance(target, StorePath):
+        with scratch_file(suffix) as temporary:
+            yield temporary
+            target.upload(temporary)
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=suffix, dir=target.parent)
@@ -87,19 +111,57 @@ def publish(temporary: Path, target: Path) -> None:
         os.close(folder)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Place, data: bytes) -> None:
     """Write a whole small file atomically."""
-    with replacing(path) as temporary:
+    target = place(path)
+    if isinstance(target, StorePath):
+        target.write_bytes(data)
+        return
+    with replacing(target) as temporary:
         temporary.write_bytes(data)
 
 
-def sha256_file(path: str | Path) -> str:
+def files_below(folder: Place) -> Iterator[str]:
+    """The names, from `folder` on, of all files in it and below it; none where there is no such folder."""
+    if isinstance(folder, StorePath):
+        yield from folder.files()
+        return
+    for here, _, names in os.walk(folder):
+        yield from (Path(here, name).relative_to(folder).as_posix() for name in names)
+
+
+def first_existing(paths: Sequence[Place]) -> Place | None:
+    """The first of these that is there; of many on a store, in one listing of the folder they have in common."""
+    if len(paths) > 1 and isinstance(paths[0], StorePath):
+        common = os.path.commonprefix([str(path) for path in paths])  # noqa: RUF071  (cut back to whole names next)
+        root = StorePath(common.rpartition("/")[0])
+        there = {str(root / name) for name in root.files()}
+        return next((path for path in paths if str(path) in there), None)
+    return next((p for p in paths if (os.path.lexists(p) if isinstance(p, Path) else p.exists())), None)
+
+
+def free_bytes(folder: Place) -> int:
+    """Room for what is to be written into a folder: on its disk, or for a store in scratch, which it passes through."""
+    where = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
+    return shutil.disk_usage(next(f for f in (where, *where.parents) if f.is_dir())).free
+
+
+def sha256_file(path: str | Place) -> str:
     """Hex SHA-256 of a file's content, read in chunks."""
+    return hashed(path)[0]
+
+
+def hashed(path: str | Place, expected: int | None = None) -> tuple[str, int]:
+    """(hex SHA-256, bytes) of a file's content; the hash is "" where it does not have the `expected` size."""
     digest = hashlib.sha256()
     with open_input(str(path)) as f:
+        size = f.seek(0, os.SEEK_END)
+        if expected not in (None, size):
+            return "", size
+        f.seek(0)
         while chunk := f.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    return digest.hexdigest(), size
 
 
 def fingerprint(url: str) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Local room for what is on its way to a store; what a killed process leaves there, the next one removes."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+_PREFIX = "reelcolor-scratch-"
+_LOCK = "lock"
+
+
+@contextmanager
+def scratch_file(suffix: str = "") -> Iterator[Path]:
+    """A new empty file in the folder for temporary files ($TMPDIR), removed at the end."""
+    handle, name = tempfile.mkstemp(suffix=suffix, dir=_folder(os.getpid()))
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _folder(_process: int) -> Path:
+    """This process's own folder, held by a lock that goes with the process."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{_PREFIX}*"):
+        _remove_if_left(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.is_dir():  # else another process has taken it for a dead one's, just now
+            break
+        os.close(handle)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        finally:
+            os.close(handle)
