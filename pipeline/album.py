@@ -26,7 +26,7 @@ from pipeline.infer import Colorizer
 from pipeline.limits import Limits
 from pipeline.pictures import ImageFile, Picture
 from pipeline.rendering import Canvas
-from pipeline.storage import Place, hashed, replacing
+from pipeline.storage import Place, hashed, local_file
 
 __all__ = ["AssembledAlbum", "MemberError", "assemble_album", "colorize_images", "cut_album", "list_members"]
 
@@ -78,12 +78,12 @@ def colorize_images(
     ordinals of those that did not fail, `frames` their number, `metrics["failed"]` the number of those that did.
     Raises only for what is not a member's fault: the archive as a whole, the engine, the disk.
     """
-    with replacing(out) as temporary:
-        with StoreWriter(temporary) as store, ThreadPoolExecutor(_THREADS) as pool:
+    with local_file(out) as file:
+        with StoreWriter(file) as store, ThreadPoolExecutor(_THREADS) as pool:
             painter = _Painter(store, pool, colorizer, look, progress or (lambda _: None))
             for window in _windows(painter.open(read_members(album.part(segment), limits), limits)):
                 painter.paint(window)
-        sha256, size = hashed(temporary)
+        sha256, size = hashed(file)
     done = tuple(result.ordinal for result in store.results if result.state != "failed")
     return SegmentFile(
         path=str(out),

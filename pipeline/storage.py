@@ -96,6 +96,17 @@ def replacing(path: str | Place, suffix: str = ".part") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def local_file(path: Place) -> Iterator[Path]:
+    """Yield where to write a file whose record will say whether it is whole: `path` itself, for a store in scratch."""
+    if isinstance(path, StorePath):
+        with replacing(path) as temporary:
+            yield temporary
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
 def publish(temporary: Path, target: Path) -> None:
     """Flush `temporary` to disk and rename it to `target`, with the permissions a plain open() would have given."""
     with temporary.open("rb+") as f:
