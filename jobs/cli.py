@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,11 +12,10 @@ from jobs.command import Command, debug_option, json_option
 from jobs.compiling_cli import compile_command
 from jobs.evaluating_cli import evaluate
 from jobs.models_cli import models
+from jobs.planning_cli import plan
+from jobs.request_cli import fps_option, recipe_of, request_options
 from jobs.training_cli import train
 from pipeline.errors import ReelcolorError
-
-if TYPE_CHECKING:
-    from jobs.recipe import Recipe
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,47 +32,8 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-_fps = click.option("--fps", metavar="RATE", help="Frames a second of a numbered scan: 24, 23.976, 24000/1001.")
-
-
-def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that make a recipe; each is a key of a recipe file, too."""
-    from jobs.recipe import CODECS, PRECISIONS, PROFILES
-
-    options = [
-        click.option("--model", metavar="NAME|FILE", help="Model package. [default: default]"),
-        click.option("--profile", type=click.Choice(PROFILES), help="[default: access]"),
-        click.option("--codec", type=click.Choice(CODECS), help="Instead of the profile's."),
-        click.option("--crf", type=float, metavar="N", help="Quality of h264, hevc (0 to 51) and av1 (0 to 63)."),
-        click.option("--preset", metavar="P", help="The encoder's, such as veryfast, or 0 to 13 for av1."),
-        click.option(
-            "--temperature",
-            type=float,
-            metavar="T",
-            help="0.01 to 2; low takes the likeliest colour, high the mean. [default: the model's]",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            help="Of the network's arithmetic. [default: auto, the fastest here that passes the self-test]",
-        ),
-        click.option("--saturation", type=float, metavar="S", help="0 (grey) to 2. [default: 1]"),
-        click.option("--recolor", is_flag=True, default=None, help="Colour anew what is in colour already."),
-        click.option("--segment-seconds", type=float, metavar="S", help="Length of a unit of work. [default: 10]"),
-        _fps,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @main.command(cls=Command)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", required=True, metavar="OUTDIR", help="Output folder, here or on a store (s3://…).")
-@_recipe_options
-@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="[default: one for two processors]")
-@click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE.toml", help="Options as keys of a TOML file.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that are there and not this command's own.")
+@request_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and every problem that can be seen beforehand.")
 @json_option
 @debug_option
@@ -109,14 +68,14 @@ def colorize(
     from jobs.run import colorize as run
     from pipeline.storage import place
 
-    request = Request(inputs, place(output), _recipe(recipe, options), workers, overwrite, debug)
+    request = Request(inputs, place(output), recipe_of(recipe, options), workers, overwrite, debug)
     console = Console(debug)
     if dry_run:
         from jobs.preview import preview
 
-        plan = preview(request, console)
-        click.echo(json.dumps(plan.document(), indent=1) if as_json else plan.in_words())
-        ctx.exit(plan.exit_code)
+        seen = preview(request, console)
+        click.echo(json.dumps(seen.document(), indent=1) if as_json else seen.in_words())
+        ctx.exit(seen.exit_code)
     try:
         report = run(request, console)
     except ReelcolorError as e:
@@ -132,7 +91,7 @@ def colorize(
 
 @main.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@_fps
+@fps_option
 @json_option
 @debug_option
 @click.pass_context
@@ -177,13 +136,5 @@ def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: b
     ctx.exit(int(bool(proof["problems"])))
 
 
-def _recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
-    from jobs.recipe import make_recipe, parse_fps
-
-    if options["fps"] is not None:
-        options["fps"] = parse_fps(options["fps"])
-    return make_recipe(file, options)
-
-
-for _command in (models, train, evaluate, compile_command):
+for _command in (plan, models, train, evaluate, compile_command):
     main.add_command(_command)

@@ -48,6 +48,10 @@ class Console:
             self._spoken = time.monotonic()
             self.note(f"reading {path}, {number} of {of}")
 
+    def sampling(self, path: str, number: int, of: int) -> None:
+        """Shots of a source, one of so many, are about to be coloured."""
+        self.note(f"measuring {path}, {number} of {of}")
+
     def begin(self, reels: Sequence[tuple[str, str, int, int]]) -> None:
         """Work begins on these reels: (id, input, frames, frames done before)."""
         self._totals = {reel_id: frames for reel_id, _, frames, _ in reels}

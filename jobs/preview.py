@@ -1,33 +1,45 @@
-"""`--dry-run`: the plan in words, with every problem that can be seen beforehand; nothing is written."""
+"""The plan in words, with every problem that can be seen beforehand; nothing is written.
+
+`colorize --dry-run` estimates from typical figures, `reelcolor plan` from shots that it really colours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs import estimate
 from jobs.apart import Apart
 from jobs.console import Console
+from jobs.estimate import Cost, Range
 from jobs.inputs import find_inputs
 from jobs.ledger import Job
+from jobs.measure import Measured, measure
 from jobs.plan import Planner, plan_all, settle_names
 from jobs.reels import AlbumReel, Reel, VideoReel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
 from jobs.text import clock, printable, size
 from pipeline.storage import free_bytes
 
+_SHOWN = 100  # reels described in words, and lines of what is left out or done; --json has all
+
 
 @dataclass(frozen=True)
 class Preview:
-    """What a command would do. `done` are outputs of earlier runs, not verified again; `problems` would fail."""
+    """What a command would do. `done` are outputs of earlier runs, not verified again; `problems` would fail.
+
+    costs: of each reel; `measured` is None where they are typical figures. free: bytes.
+    """
 
     reels: tuple[Reel, ...]
+    costs: tuple[Cost, ...]
     done: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
     workers: int
-    free: int  # bytes
+    free: int
+    measured: Measured | None = None
 
     @property
     def exit_code(self) -> int:
@@ -35,54 +47,140 @@ class Preview:
         return int(bool(self.problems))
 
     @property
-    def seconds(self) -> float:
-        """Estimated wall-clock time."""
-        return estimate.seconds(self.reels, self.workers)
+    def cost(self) -> Cost:
+        """Of all reels."""
+        return estimate.total(self.costs)
 
     @property
-    def bytes(self) -> float:
-        """Estimated size of all outputs."""
-        return sum(map(estimate.output_bytes, self.reels))
+    def seconds(self) -> Range:
+        """Estimated wall-clock time, once the workers are there."""
+        segments = sum(len(reel.segments) for reel in self.reels)
+        return self.cost.seconds * (1 / max(1, min(self.workers, segments)))
+
+    @property
+    def film_seconds(self) -> float:
+        """Length of the films together."""
+        return sum(reel.info.seconds for reel in self.reels if isinstance(reel, VideoReel))
 
     def document(self) -> dict[str, Any]:
         """For --json."""
         planned = [
-            reel.entry() | {"frames": reel.frames, "estimated_bytes": round(estimate.output_bytes(reel))}
-            for reel in self.reels
+            reel.entry()
+            | {"frames": reel.frames, "estimated_bytes": round(cost.bytes.likely)}
+            | self._spent(reel, cost)
+            for reel, cost in zip(self.reels, self.costs, strict=True)
         ]
-        estimated = {"seconds": round(self.seconds, 1), "bytes": round(self.bytes), "basis": estimate.BASIS}
+        likely = {"seconds": round(self.seconds.likely, 1), "bytes": round(self.cost.bytes.likely)}
         return {
             "plan": planned,
             "already_done": list(self.done),
             "skipped": [list(entry) for entry in self.skipped],
             "problems": list(self.problems),
             "workers": self.workers,
-            "estimate": estimated,
+            "estimate": likely | self._measured() | {"basis": self.basis()},
         }
+
+    def _spent(self, reel: Reel, cost: Cost) -> dict[str, Any]:
+        if self.measured is None:
+            return {}
+        return {"estimated_worker_seconds": cost.seconds.rounded(1), "measured": reel.id in self.measured.samples}
+
+    def _measured(self) -> dict[str, Any]:
+        if self.measured is None:
+            return {}
+        hours = (self.cost.seconds * (1 / 3600)).rounded(4)
+        return {
+            "seconds_range": self.seconds.rounded(1),
+            "bytes_range": self.cost.bytes.rounded(0),
+            "processor_hours_range": (self.cost.processor_seconds * (1 / 3600)).rounded(4),
+            "gpu_hours_range": hours if self.measured.on_gpu else [0.0, 0.0, 0.0],
+            "peak_bytes": round(peak_bytes(self.costs)),
+            "free_bytes": self.free,
+            "sampled": {
+                "reels": len(self.measured.samples),
+                "shots": self.measured.shots,
+                "frames": self.measured.frames,
+                "engine": self.measured.engine,
+            },
+        }
+
+    def basis(self) -> str:
+        """What the estimate rests on, and what its bounds mean."""
+        if self.measured is None:
+            return estimate.BASIS
+        frames, shots, inputs = self.measured.frames, self.measured.shots, len(self.measured.samples)
+        return (
+            f"measured on this machine: {frames} pictures in {shots} shots of {inputs} of {len(self.reels)} inputs, "
+            f"{self.measured.engine}; the bounds are for all of it being like the easiest, or the hardest, of its "
+            "shots; starting workers and putting outputs together come on top"
+        )
 
     def in_words(self) -> str:
         """For reading."""
-        lines = [line for reel in self.reels for line in _reel_lines(reel)]
-        lines += [f"already done: {path}" for path in self.done]
-        lines += [f"left out: {path}: {reason}" for path, reason in self.skipped]
+        costed = zip(self.reels[:_SHOWN], self.costs, strict=False)
+        lines = [line for reel, cost in costed for line in _reel_lines(reel, cost)]
+        lines += _more(len(self.reels), "to do")
+        lines += [f"already done: {path}" for path in self.done[:_SHOWN]] + _more(len(self.done), "already done")
+        lines += [f"left out: {path}: {reason}" for path, reason in self.skipped[:_SHOWN]]
+        lines += _more(len(self.skipped), "left out")
         lines += [f"PROBLEM: {problem}" for problem in self.problems]
         if self.reels:
-            frames = sum(reel.frames for reel in self.reels)
-            lines.append(
-                f"{len(self.reels)} to do, {frames} frames, {self.workers} workers: about {clock(self.seconds)}, "
-                f"{size(self.bytes)}; {size(self.free)} are free"
-            )
-            lines.append(f"  ({estimate.BASIS})")
+            lines += self._summary() if self.measured else self._quick_summary()
+            lines.append(f"  ({self.basis()})")
         return printable("\n".join(lines or ["nothing to do"]))
 
+    def _quick_summary(self) -> list[str]:
+        frames = sum(reel.frames for reel in self.reels)
+        return [
+            f"{len(self.reels)} to do, {frames} frames, {self.workers} workers: about {clock(self.seconds.likely)}, "
+            f"{size(self.cost.bytes.likely)}; {size(self.free)} are free"
+        ]
 
-def preview(request: Request, console: Console, colouring: Colouring | None = None) -> Preview:
-    """Plan without writing anything."""
+    def _summary(self) -> list[str]:
+        """Time, processors and disk, each with its bounds."""
+        assert self.measured is not None
+        frames = sum(reel.frames for reel in self.reels)
+        spent, output = self.cost.seconds, self.cost.bytes
+        gpu = f", {_between(spent, clock)} of one GPU" if self.measured.on_gpu else ""
+        count = f"{len(self.reels)} to do, {len(self.done)} done before, {len(self.problems)} problems"
+        workers = f"{self.workers} worker{'s' * (self.workers > 1)} like this machine's"
+        return [
+            f"{count}: {clock(self.film_seconds)} of film, {frames} pictures",
+            f"  time        {_between(self.seconds, clock)} with {workers}",
+            f"  processors  {_between(self.cost.processor_seconds, clock)} of one processor{gpu}",
+            f"  disk        {_between(output, size)} of output, about {size(peak_bytes(self.costs))} at the peak; "
+            f"{size(self.free)} are free",
+        ]
+
+
+def peak_bytes(costs: Sequence[Cost]) -> float:
+    """Disk taken at most: all outputs, and the largest one's segments beside it while it is put together."""
+    sizes = [cost.bytes.likely for cost in costs]
+    return sum(sizes) + 2 * max(sizes, default=0)
+
+
+def _between(value: Range, words: Callable[[float], str]) -> str:
+    return f"about {words(value.likely)} ({words(value.low)} to {words(value.high)})"
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"and {count - _SHOWN} more {what}; --json lists them"] if count > _SHOWN else []
+
+
+def preview(
+    request: Request, console: Console, colouring: Colouring | None = None, sampled_reels: int | None = None
+) -> Preview:
+    """Plan without writing anything, and measure shots of at most `sampled_reels` reels; None: of no reel.
+
+    Raises EngineError where shots are to be measured and the engine cannot be opened.
+    """
     with Apart(request.debug) as apart:
-        return _preview(request, console, apart, colouring or default_colouring(request.recipe))
+        return _preview(request, console, apart, colouring or default_colouring(request.recipe), sampled_reels)
 
 
-def _preview(request: Request, console: Console, apart: Apart, colouring: Colouring) -> Preview:
+def _preview(
+    request: Request, console: Console, apart: Apart, colouring: Colouring, sampled_reels: int | None
+) -> Preview:
     from jobs.pool import default_workers
 
     job = job_of(request, colouring)
@@ -94,13 +192,20 @@ def _preview(request: Request, console: Console, apart: Apart, colouring: Colour
     planned, unplanned = plan_all(planner, todo, apart, console.planning)
     taken = {job.outdir / d.output / name: d.input for d in done for name in d.files}
     reels, misnamed = settle_names(planned, taken, sources_of(found.items))
+    measured = None
+    if sampled_reels is not None:
+        measured = measure(reels, sampled_reels, apart, colouring.open, console.sampling)
+    costs = estimate.costs(reels, measured.samples if measured else {})
     problems = [f"{path}: {reason}" for path, reason in found.refused]
     problems += [refusal.error for refusal in (*unplanned, *misnamed)]
     problems += _problems(request, job, reels)
+    problems += measured.problems if measured else ()
     free = free_bytes(job.outdir)
+    if (needed := peak_bytes(costs)) > free:
+        problems.append(f"{job.outdir}: {size(free)} are free, about {size(needed)} may be needed at the peak")
     workers = request.workers or default_workers(max((reel.frame_pixels for reel in reels), default=0))
     outputs = tuple(str(job.outdir / d.output) for d in done)
-    return Preview(tuple(reels), outputs, tuple(found.skipped), tuple(problems), workers, free)
+    return Preview(tuple(reels), tuple(costs), outputs, tuple(found.skipped), tuple(problems), workers, free, measured)
 
 
 def _problems(request: Request, job: Job, reels: Sequence[Reel]) -> list[str]:
@@ -111,14 +216,10 @@ def _problems(request: Request, job: Job, reels: Sequence[Reel]) -> list[str]:
         if there and not request.overwrite and job.reel(reel.id).announced() != reel.name:
             problems.append(f"{reel.input}: its output {there} exists; --overwrite replaces it")
         problems += reel.facts().get("problems", []) if isinstance(reel, AlbumReel) else []
-    needed = 2 * max(map(estimate.output_bytes, reels), default=0) + sum(map(estimate.output_bytes, reels))
-    free = free_bytes(job.outdir)
-    if needed > free:
-        problems.append(f"{job.outdir}: {size(free)} are free, about {size(needed)} may be needed at the peak")
     return problems
 
 
-def _reel_lines(reel: Reel) -> list[str]:
+def _reel_lines(reel: Reel, cost: Cost) -> list[str]:
     lines = [f"{reel.input} → {reel.output}"]
     if isinstance(reel, VideoReel):
         info, spec = reel.info, reel.spec
@@ -130,9 +231,7 @@ def _reel_lines(reel: Reel) -> list[str]:
             f"  {info.codec} {info.width}×{info.height} {float(info.fps):.3f} fps → {spec.codec} {spec.pix_fmt} in "
             f"{reel.container.name}; {', '.join(tags)}"
         )
-    lines.append(
-        f"  {reel.frames} {reel.unit} in {len(reel.segments)} segments, about {size(estimate.output_bytes(reel))}"
-    )
+    lines.append(f"  {reel.frames} {reel.unit} in {len(reel.segments)} segments, about {size(cost.bytes.likely)}")
     return [*lines, *(f"  note: {warning}" for warning in reel.warnings)]
 
 

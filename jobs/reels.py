@@ -168,7 +168,12 @@ class AlbumReel(Reel):
 
     @property
     def pixels(self) -> int:  # noqa: D102
-        return sum(member.size for member in self.album.members if member.colourable) * _PIXELS_A_BYTE
+        return self.image_bytes * _PIXELS_A_BYTE
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of the images to colour, as they are now."""
+        return sum(member.size for member in self.album.members if member.colourable)
 
     @property
     def frame_pixels(self) -> int:  # noqa: D102
