@@ -74,7 +74,7 @@ def video_packets(path: Path) -> list[int]:
         return [packet.size for packet in container.demux(video=0) if packet.size]
 
 
-def test_a_reel_as_short_as_a_shot_is_estimated_to_the_byte(tmp_path: Path, no_ray: None) -> None:
+def test_a_reel_as_short_as_a_shot_is_what_was_estimated(tmp_path: Path, no_ray: None) -> None:
     source = write(tmp_path / "a.mkv", frames=15, gop=5, **fakes.SIZE)
     reel = planned(source, tmp_path / "out")
     found = sample.sample(reel, open_fake, tmp_path)
@@ -83,7 +83,8 @@ def test_a_reel_as_short_as_a_shot_is_estimated_to_the_byte(tmp_path: Path, no_r
     sizes = video_packets(tmp_path / "out/a.mkv")
     cost = estimate.from_sample(reel, found)
     assert found.shots[0].frames == len(sizes) == 15
-    assert cost.bytes.likely - found.copied_bytes == pytest.approx(sum(sizes))
+    # Matroska puts four bytes of length in the place of start codes, some of which are three bytes long.
+    assert cost.bytes.likely - found.copied_bytes == pytest.approx(sum(sizes), abs=len(sizes))
     assert cost.bytes.low == cost.bytes.likely == cost.bytes.high
     assert found.copied_bytes == source.stat().st_size - sum(video_packets(source))
 
