@@ -30,7 +30,7 @@ class Console:
         self._totals: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._done: dict[str, int] = {}
-        self._at_start = 0
+        self._sum = self._at_start = 0  # of frames done
         self._started = self._spoken = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -57,7 +57,7 @@ class Console:
         self._totals = {reel_id: frames for reel_id, _, frames, _ in reels}
         self._names = {reel_id: printable(path.rpartition("/")[2] or path) for reel_id, path, _, _ in reels}
         self._done = {reel_id: done for reel_id, _, _, done in reels}
-        self._at_start = sum(self._done.values())
+        self._sum = self._at_start = sum(self._done.values())
         self._started = self._spoken = time.monotonic()
         if self._rich.is_terminal and reels:
             self._progress = _bars(self._rich)
@@ -70,16 +70,17 @@ class Console:
 
     def advance(self, done: Mapping[str, int]) -> None:
         """Frames finished so far, by reel."""
-        self._done |= done
+        for reel_id, frames in done.items():
+            self._count(reel_id, frames)
         if self._progress is not None:
-            self._show(self._progress)
+            self._show(self._progress, done)
         elif time.monotonic() - self._spoken >= _LINE_SECONDS:
             self._spoken = time.monotonic()
             self.note(self._status())
 
     def finished(self, reel_id: str, result: Result) -> None:
         """A reel has ended, one way or the other."""
-        self._done[reel_id] = self._totals.get(reel_id, 0)
+        self._count(reel_id, self._totals.get(reel_id, 0))
         if self._progress is not None and reel_id in self._bars:
             self._progress.remove_task(self._bars.pop(reel_id))
         self.note(result_line(result))
@@ -112,22 +113,26 @@ class Console:
         counts = {status: sum(r.status == status for r in results) for status in colours}
         self.note(", ".join(f"{n} {status}" for status, n in counts.items() if n))
 
-    def _show(self, progress: Progress) -> None:
+    def _count(self, reel_id: str, frames: int) -> None:
+        self._sum += frames - self._done.get(reel_id, 0)
+        self._done[reel_id] = frames
+
+    def _show(self, progress: Progress, changed: Mapping[str, int]) -> None:
         """Bring the bars up to date: one a reel under way, and the total."""
-        for reel_id, done in self._done.items():
+        for reel_id, done in changed.items():
             total = self._totals.get(reel_id, 0)
             if reel_id in self._bars:
                 progress.update(self._bars[reel_id], completed=done)
             elif 0 < done < total and len(self._bars) <= _SHOWN:
                 self._bars[reel_id] = progress.add_task(self._names[reel_id], total=total, completed=done, speed="")
-        progress.update(self._bars[""], completed=sum(self._done.values()), speed=f"{self._speed():.1f} fps")
+        progress.update(self._bars[""], completed=self._sum, speed=f"{self._speed():.1f} fps")
 
     def _speed(self) -> float:
         """Frames a second since work began."""
-        return (sum(self._done.values()) - self._at_start) / max(0.001, time.monotonic() - self._started)
+        return (self._sum - self._at_start) / max(0.001, time.monotonic() - self._started)
 
     def _status(self) -> str:
-        done, total, speed = sum(self._done.values()), sum(self._totals.values()), self._speed()
+        done, total, speed = self._sum, sum(self._totals.values()), self._speed()
         left = f", {clock((total - done) / speed)} left" if speed > 0 and total > done else ""
         return f"{done} of {total} frames, {speed:.1f} fps{left}"
 

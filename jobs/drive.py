@@ -1,236 +1,310 @@
-"""Tasks onto workers: order, retries, and what to do when a worker dies.
+"""Tasks onto workers: order, retries, and what to do when a worker dies, its machine goes, or it takes too long.
 
 A worker's death is blamed on the tasks it had in flight. These are run again one at a time, so that the innocent finish
-and the guilty one is known; a task that was in flight at two deaths, at the second alone, is given up.
+and the guilty one is known; a task that was in flight at two deaths, at the second alone, is given up. A machine that
+is lost with its workers is nobody's fault; its tasks are run again like others, up to a limit.
+
+Workers may have different engines, and come and go. Near the end, when some have nothing to do, a task that takes much
+longer than others of its weight is given to a second worker of the same engine, and the first result counts.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
-from jobs.ledger import Done, Record
-from jobs.worker import IN_FLIGHT, TRANSIENT, Failure, Outcome, Task
+from jobs.backlog import Backlog
+from jobs.hands import Census, Hand, Inbox, Listener, WorkerDied
+from jobs.worker import IN_FLIGHT, Failure, FailureKind, Outcome, Task
 from pipeline.errors import EngineError
 
 TICK = 0.25  # seconds between progress reports
+_ASKED = 0.02  # seconds a worker, likewise: many are asked less often
 _OPENINGS = 3  # deaths of workers while they open the engine, after which no more are started
+_RETRIES: Mapping[FailureKind, int] = {"internal": 1, "storage": 5}  # of kinds of failure that may pass
+_BACKOFF = 1.0  # seconds before the first retry after an error of storage; twice that before the next, and so on
+_NODE_DEATHS = 5  # at which a task was in flight, after which it is a suspect
+_SLOW = 2.0  # times longer than its weight lets expect, that a task takes before it is given to a second worker
+_SLOW_SECONDS = 10.0  # and at least so long
+_PATIENCE = 60.0  # seconds that reels wait for a worker with their engine to come back
+_LOOK = 1.0  # seconds between looks at how many workers there may be, and for what one with nothing to do could do
 
 
-class WorkerDied(Exception):  # noqa: N818  (an event, not an error of this process)
-    """The process of a worker is gone; the message says how, as far as is known."""
-
-
-class Hand(Protocol):
-    """A worker, as seen from here. Futures raise WorkerDied when its process dies."""
-
-    def open(self) -> Future[str | Failure]:
-        """Open the engine; its key."""
-        ...
-
-    def submit(self, task: Task) -> Future[Outcome]:
-        """Start a task."""
-        ...
-
-    def progress(self) -> Mapping[str, int]:
-        """Frames written so far by the tasks under way, by reel; as last heard."""
-        ...
-
-    def said(self) -> Iterable[str]:
-        """What its engine has said, as last heard; each line once."""
-        ...
-
-    def close(self) -> None:
-        """End the worker."""
-        ...
-
-
-class Listener(Protocol):
-    """Hears of what happens, and says what follows from it."""
-
-    def ready(self, key: str) -> Iterable[Task]:
-        """The first engine is open: the tasks to do."""
-        ...
-
-    def started(self, task: Task) -> None:
-        """A worker has been given a task."""
-        ...
-
-    def succeeded(self, task: Task, result: Record | Done) -> Iterable[Task]:
-        """A task is done: the tasks that it makes possible, to be done next."""
-        ...
-
-    def failed(self, task: Task, failure: Failure) -> None:
-        """A task has failed for good; the other tasks of its reel are dropped."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Something worth a line."""
-        ...
-
-    def heard(self, line: str) -> None:
-        """An engine says something; others may say the same."""
-        ...
-
-    def tick(self, written: Mapping[str, int]) -> None:
-        """Time has passed; frames written so far by the tasks under way, by reel."""
-        ...
-
-
-@dataclass
+@dataclass(eq=False)
 class _Station:
-    """A hand and what it has in flight."""
+    """A hand and what it has in flight. `key` is None until the engine is open."""
 
     hand: Hand
-    opening: Future[str | Failure] | None
-    flights: dict[Future[Outcome], Task] = field(default_factory=dict)
+    opening: Future[str | Failure]
+    key: str | None = None
+    flights: dict[Future[Outcome], tuple[Task, float]] = field(default_factory=dict)  # task, when it was started
     alone: bool = False
 
 
-class Drive:
-    """Runs tasks on `count` workers that `hire` starts, until none is left."""
+@dataclass(frozen=True)
+class _News:
+    """A future of this station is done: a flight, or the opening."""
 
-    def __init__(self, hire: Callable[[], Hand], count: int, listener: Listener, in_flight: int = IN_FLIGHT) -> None:
-        self._hire, self._count, self._listener, self._in_flight = hire, count, listener, in_flight
-        self._stations: list[_Station] = []
-        self._queue: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
+    station: _Station
+    flight: Future[Outcome] | None = None
+
+
+class Drive:
+    """Runs tasks on as many workers as `wanted` says, that `hire` starts, until none is left."""
+
+    def __init__(
+        self,
+        hire: Callable[[], Hand],
+        wanted: Callable[[], int],
+        listener: Listener,
+        inbox: Inbox | None = None,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self._hire, self._wanted, self._listener, self._in_flight = hire, wanted, listener, in_flight
+        self._inbox = inbox or Inbox()
+        self._stations: dict[_Station, None] = {}
+        self._room: dict[_Station, None] = {}  # stations that can take a task
+        self._backlog: Backlog
+        self._copies: Counter[str] = Counter()  # flights of a task that has no result yet
         self._deaths: Counter[str] = Counter()
-        self._retried: set[str] = set()
-        self._failed: set[str] = set()  # reels
-        self._key: str | None = None
-        self._stillborn = 0
+        self._lost: Counter[str] = Counter()  # times that a task was in flight when its machine went
+        self._tries: Counter[tuple[str, FailureKind]] = Counter()
+        self._pace: dict[str, tuple[float, int]] = {}  # engine → seconds and weight of what it has done
+        self._seen: dict[str, float] = {}  # engine → when a worker last had it
+        self._stillborn = self._dismissed = self._retries = self._doubled = 0
+        self._told = self._staffed = self._look_again = float("-inf")
 
     def run(self) -> None:
         """Do all tasks. Raises EngineError where no worker can open the engine."""
+        loads, urgent = self._listener.begin()
+        self._backlog = Backlog(loads, urgent, self._listener.tasks)
         try:
-            for _ in range(self._count):
-                self._start()
-            while self._key is None or self._queue or self._suspects or self._flying():
-                awaited: list[Future[Any]] = [s.opening for s in self._stations if s.opening is not None]
-                wait([*awaited, *self._flying()], timeout=TICK, return_when=FIRST_COMPLETED)
-                for station in list(self._stations):
-                    self._attend(station)
+            while self._copies or self._backlog:
+                self._staff()
+                for news in self._inbox.take(self._pause()):
+                    self._attend(news)
+                self._backlog.wake(self._inbox.now())
                 self._dispatch()
-                self._listener.tick(self._written())
-                self._pass_on()
+                self._tell()
         finally:
             for station in self._stations:
                 station.hand.close()
 
-    def _start(self) -> None:
-        hand = self._hire()
-        self._stations.append(_Station(hand, hand.open()))
+    def _pause(self) -> float:
+        """Seconds until something is to be done, whether or not there is news."""
+        due = self._backlog.next_due
+        return TICK if due is None else min(TICK, max(0.0, due - self._inbox.now()))
 
-    def _flying(self) -> list[Future[Outcome]]:
-        return [future for station in self._stations for future in station.flights]
-
-    def _written(self) -> Counter[str]:
-        total: Counter[str] = Counter()
-        for station in self._stations:
-            total.update(station.hand.progress())
-        return total
-
-    def _pass_on(self) -> None:
-        for station in self._stations:
-            for line in station.hand.said():
-                self._listener.heard(line)
-
-    def _attend(self, station: _Station) -> None:
-        """Take in what has happened at one station."""
-        try:
-            if station.opening is not None and station.opening.done():
-                key = station.opening.result()
-                station.opening = None
-                self._opened(station, key)
-            for future in [f for f in station.flights if f.done()]:
-                outcome = future.result()
-                self._landed(station.flights.pop(future), outcome)
-        except WorkerDied as e:
-            self._died(station, str(e))
+    def _staff(self) -> None:
+        """Start the workers that are wanted and not there, while there is something for them to do."""
+        now = self._inbox.now()
+        if now - self._staffed < _LOOK or self._stillborn >= _OPENINGS or not self._backlog:
             return
-        station.alone = station.alone and bool(station.flights)
+        self._staffed = now
+        for _ in range(self._wanted() - self._dismissed - len(self._stations)):
+            hand = self._hire()
+            station = _Station(hand, hand.open())
+            self._stations[station] = None
+            self._inbox.watch(station.opening, _News(station))
+
+    def _attend(self, news: _News) -> None:
+        """Take in what has happened at one station."""
+        station = news.station
+        if station not in self._stations:
+            return
+        try:
+            if news.flight is None:
+                self._opened(station, station.opening.result())
+            elif news.flight in station.flights:
+                self._land(station, news.flight)
+        except WorkerDied as e:
+            self._died(station, e)
 
     def _opened(self, station: _Station, key: str | Failure) -> None:
-        if isinstance(key, Failure) or self._key not in (None, key):
-            reason = key.message if isinstance(key, Failure) else f"engine {key} differs from {self._key}"
-            self._dismiss(station, reason)
-        elif self._key is None:
-            self._key = key
-            self._queue.extend(self._listener.ready(key))
+        if isinstance(key, Failure):
+            self._dismiss(station, key.message)
+            return
+        station.key = key
+        self._room[station] = None
+        self._listener.opened(key)
 
     def _dismiss(self, station: _Station, reason: str) -> None:
         """Do without this worker."""
-        self._stations.remove(station)
-        station.hand.close()
-        if self._key is None or not self._stations:
+        self._remove(station)
+        self._dismissed += 1
+        if not self._stations:
             raise EngineError(reason)
         self._listener.note(f"one worker less: {reason}")
 
-    def _landed(self, task: Task, outcome: Outcome) -> None:
+    def _remove(self, station: _Station) -> None:
+        del self._stations[station]
+        self._room.pop(station, None)
+        station.hand.close()
+        if station.key is not None:
+            self._seen[station.key] = self._inbox.now()
+        self._staffed = float("-inf")
+
+    def _land(self, station: _Station, flight: Future[Outcome]) -> None:
+        """Take in the outcome of a task; raises WorkerDied in its place."""
+        outcome = flight.result()
+        task, begun = station.flights.pop(flight)
+        station.alone = station.alone and bool(station.flights)
+        if not station.alone:
+            self._room[station] = None
+        if task.key not in self._copies:
+            return  # the other copy was first, or the reel has failed
         if not isinstance(outcome, Failure):
-            self._queue.extendleft(self._listener.succeeded(task, outcome))
-        elif task.reel_id in self._failed:
-            return
-        elif outcome.kind in TRANSIENT and task.key not in self._retried:
-            self._retried.add(task.key)
-            self._queue.append(task)
-            self._listener.note(f"{task.name} is tried again: {outcome.message}")
-        else:
+            del self._copies[task.key]
+            self._measure(str(station.key), task, self._inbox.now() - begun)
+            self._backlog.follow(self._listener.succeeded(task, outcome))
+        elif self._last_copy(task):
+            self._missed(task, outcome)
+
+    def _measure(self, key: str, task: Task, seconds: float) -> None:
+        if task.needs_engine:
+            before, weight = self._pace.get(key, (0.0, 0))
+            self._pace[key] = before + seconds, weight + task.weight
+
+    def _last_copy(self, task: Task) -> bool:
+        """One flight of the task less; whether it was the last."""
+        self._copies[task.key] -= 1
+        if self._copies[task.key]:
+            return False
+        del self._copies[task.key]
+        return True
+
+    def _missed(self, task: Task, outcome: Failure) -> None:
+        """Try again what may pass: later, and later still, where storage is at fault."""
+        tries = self._tries[task.key, outcome.kind]
+        if tries >= _RETRIES.get(outcome.kind, 0):
             self._give_up(task, outcome)
+            return
+        self._tries[task.key, outcome.kind] += 1
+        self._retries += 1
+        self._listener.note(f"{task.name} is tried again: {outcome.message}")
+        if outcome.kind == "storage":
+            seconds = _BACKOFF * 2**tries * random.uniform(0.5, 1.5)
+            self._backlog.delay(task.again(), self._inbox.now() + seconds)
+        else:
+            self._backlog.again(task.again())
 
     def _give_up(self, task: Task, outcome: Failure) -> None:
-        self._failed.add(task.reel_id)
-        for queue in (self._queue, self._suspects):
-            kept = [t for t in queue if t.reel_id != task.reel_id]
-            queue.clear()
-            queue.extend(kept)
+        self._backlog.fail(task.reel_id)
+        for station in self._stations:
+            for other, _ in station.flights.values():
+                if other.reel_id == task.reel_id:
+                    self._copies.pop(other.key, None)
         self._listener.failed(task, outcome)
 
-    def _died(self, station: _Station, how: str) -> None:
-        """Blame the tasks in flight, and start another worker."""
-        self._stations.remove(station)
-        station.hand.close()
-        suspects = [task for task in station.flights.values() if task.reel_id not in self._failed]
-        for task in suspects:
-            self._deaths[task.key] += 1
-            if self._deaths[task.key] > 1 and len(suspects) == 1:
-                message = f"{task.name} ends the worker that does it ({how}), twice now; the reel is left out"
-                self._give_up(task, Failure("worker", message))
+    def _died(self, station: _Station, death: WorkerDied) -> None:
+        """Blame the tasks in flight, unless the whole machine went."""
+        for flight in [f for f in station.flights if f.done() and f.exception() is None]:
+            self._land(station, flight)
+        self._remove(station)
+        flying = [task for task, _ in station.flights.values() if task.key in self._copies and self._last_copy(task)]
+        if station.key is None:
+            self._stillborn += not death.with_node
+        elif flying:
+            names = ", ".join(task.name for task in flying)
+            self._listener.note(f"a worker died ({death}) during {names}; another takes over")
+        if self._stillborn >= _OPENINGS and not self._stations:
+            raise EngineError(f"workers die while they open the engine: {death}; try fewer --workers")
+        for task in flying:
+            self._retries += 1
+            self._lost[task.key] += death.with_node
+            if death.with_node and self._lost[task.key] < _NODE_DEATHS:
+                self._backlog.again(task.again())
             else:
-                self._suspects.append(task)
-        if station.opening is not None:
-            self._stillborn += 1
-            if self._stillborn >= _OPENINGS:
-                if self._key is None or not self._stations:
-                    raise EngineError(f"workers die while they open the engine: {how}; try fewer --workers")
-                return
-        elif suspects:
-            names = ", ".join(task.name for task in suspects)
-            self._listener.note(f"a worker died ({how}) during {names}; another takes over")
-        self._start()
+                self._blame(task, str(death), alone=len(flying) == 1)
+
+    def _blame(self, task: Task, how: str, alone: bool) -> None:
+        self._deaths[task.key] += 1
+        if self._deaths[task.key] > 1 and alone:
+            message = f"{task.name} ends the worker that does it ({how}), twice now; the reel is left out"
+            self._give_up(task, Failure("worker", message))
+        else:
+            self._backlog.suspect(task.again())
 
     def _dispatch(self) -> None:
         """Give the free workers something to do: suspects alone, everything else where there is most room."""
-        ready = [s for s in self._stations if s.opening is None and not s.alone]
-        for station in ready:
-            if self._suspects and not station.flights:
-                station.alone = True
-                self._send(station, self._suspects.popleft())
-        while self._queue:
-            free = [s for s in ready if not s.alone and len(s.flights) < self._in_flight]
-            if not free:
-                return
-            self._send(min(free, key=lambda s: len(s.flights)), self._queue.popleft())
+        for load in range(self._in_flight):
+            for station in [s for s in self._room if len(s.flights) == load]:
+                self._occupy(station)
+
+    def _occupy(self, station: _Station) -> None:
+        key = str(station.key)
+        idle = not station.flights
+        if idle and (suspect := self._backlog.take_suspect(key)):
+            station.alone = True
+            self._send(station, suspect)
+            return
+        task = self._backlog.take(key)
+        now = self._inbox.now()
+        if task is None and idle and now >= self._look_again:
+            task = self._inherited(key, now) or self._slowest(station, now)
+            self._look_again = now + _LOOK if task is None else now
+        if task is not None:
+            self._send(station, task)
+
+    def _inherited(self, key: str, now: float) -> Task | None:
+        """The first task of a reel whose engine has no worker any more, and is not about to get one."""
+        keys = {station.key for station in self._stations}
+
+        def spared(other: str) -> bool:
+            coming = None in keys and now - self._seen.setdefault(other, now) < _PATIENCE
+            return other in keys or coming
+
+        return self._backlog.take(key) if self._backlog.inherit(key, spared) else None
+
+    def _slowest(self, idle: _Station, now: float) -> Task | None:
+        """The task in flight elsewhere that takes the longest beyond what its weight lets expect, once more."""
+        seconds, weight = self._pace.get(str(idle.key), (0.0, 0))
+        if not weight:
+            return None
+        worst, excess = None, 0.0
+        for station in self._stations:
+            if station.key == idle.key and not station.alone:
+                for task, begun in station.flights.values():
+                    expected = max(_SLOW_SECONDS, _SLOW * seconds / weight * task.weight)
+                    if task.needs_engine and self._copies[task.key] == 1 and now - begun - expected > excess:
+                        worst, excess = task, now - begun - expected
+        if worst is None:
+            return None
+        self._doubled += 1
+        self._listener.note(f"{worst.name} takes long; a second worker does it, too")
+        return worst.again()
 
     def _send(self, station: _Station, task: Task) -> None:
         self._listener.started(task)
+        flight: Future[Outcome]
         try:
-            station.flights[station.hand.submit(task)] = task
+            flight = station.hand.submit(task)
         except WorkerDied as e:
-            failed: Future[Outcome] = Future()
-            failed.set_exception(e)
-            station.flights[failed] = task
+            flight = Future()
+            flight.set_exception(e)
+        station.flights[flight] = task, self._inbox.now()
+        self._copies[task.key] += 1
+        if station.alone or len(station.flights) >= self._in_flight:
+            self._room.pop(station, None)
+        self._inbox.watch(flight, _News(station, flight))
+
+    def _tell(self) -> None:
+        now = self._inbox.now()
+        if now - self._told < max(TICK, _ASKED * len(self._stations)):
+            return
+        self._told = now
+        written: Counter[str] = Counter()
+        for station in self._stations:
+            written.update(station.hand.progress())
+            for line in station.hand.said():
+                self._listener.heard(line)
+        self._listener.tick(written, self._census())
+
+    def _census(self) -> Census:
+        ready = [station for station in self._stations if station.key is not None]
+        flying = sum(len(station.flights) for station in ready)
+        waiting = len(self._stations) - len(ready)
+        return Census(len(ready), waiting, flying, self._backlog.delayed, self._retries, self._doubled)

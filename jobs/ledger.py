@@ -4,7 +4,7 @@ OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
     plan.json                       every reel, segment and setting of the command
     lock                            held by the run that works on it (lease.py)
     reels/<reel>/segments/<n>.json  one record a finished segment, written after its media file
-    reels/<reel>/segments/<n>.seg   that media file; removed once the reel is done
+    reels/<reel>/segments/<n>*.seg  that media file; removed once the reel is done
     reels/<reel>/announced.json     the output that is about to appear
     reels/<reel>/done.json          the finished reel: output, hash, summaries of its segments
 """
@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,9 +89,9 @@ class ReelLedger:
         self.segments: Place = folder / "segments"
         self._listed = listed
 
-    def media(self, index: int) -> Place:
-        """Where segment `index`'s media file lies."""
-        return self.segments / f"{index:06d}.seg"
+    def media(self, name: str) -> Place:
+        """Where a segment's media file of this name lies."""
+        return self.segments / name
 
     def write_record(self, record: Record) -> None:
         """Make a finished segment count; raises StorageError."""
@@ -115,7 +116,7 @@ class ReelLedger:
 
     def _intact(self, record: Record) -> bool:
         try:
-            sha256, _ = hashed(self.media(record.segment.index), record.file.bytes)
+            sha256, _ = hashed(self.media(record.file.path), record.file.bytes)
         except (InputError, StorageError):
             return False
         return sha256 == record.file.sha256
@@ -241,6 +242,11 @@ class Job:
     def check(self) -> None:
         """Raise StorageError where the job is no longer ours: on a store, after a long silence, another takes it."""
         self._hold.check()
+
+
+def media_name(index: int, unique: bool = False) -> str:
+    """Of segment `index`'s media file; where others may still be writing theirs, one that no other attempt has."""
+    return f"{index:06d}-{secrets.token_hex(4)}.seg" if unique else f"{index:06d}.seg"
 
 
 def output_digest(output: Place, files: tuple[str, ...]) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from jobs.drive import Hand, WorkerDied
+from jobs.hands import Hand, WorkerDied
 from jobs.janitor import janitor
 from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Task, Worker
 from pipeline.errors import EngineError

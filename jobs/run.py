@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 from jobs.apart import Apart
 from jobs.console import Console
 from jobs.drive import Drive
+from jobs.hands import Census, Load
 from jobs.inputs import Found, find_inputs
-from jobs.ledger import Done, Job, Record
+from jobs.ledger import Done, Job, Record, media_name
 from jobs.plan import Planner, plan_all, settle_names
 from jobs.reels import Reel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
@@ -59,6 +59,8 @@ class Run:
         self._inputs: dict[str, str] = {}  # reel → input, in order
         self._results: dict[str, Result] = {}
         self._heard: set[str] = set()
+        self._under_way: dict[str, None] = {}  # reels that were begun and have not ended
+        self._engines: set[str] = set()  # keys
 
     def prepare(self, apart: Apart) -> None:
         """Find the inputs, plan them, and see what is there already."""
@@ -119,7 +121,7 @@ class Run:
 
     def work(self) -> None:
         """Colour what is missing and put the reels together, here or on workers."""
-        missing = [(state, segment) for state in self._states.values() for segment in state.missing]
+        missing = [(state, segment) for state in self._states.values() for segment in state.missing(state.engine)]
         pixels = sum(state.reel.pixels * segment.frames // max(1, state.reel.frames) for state, segment in missing)
         self._console.begin([(s.reel.id, s.reel.input, s.reel.frames, s.frames_done) for s in self._states.values()])
         try:
@@ -143,17 +145,25 @@ class Run:
             key = worker.open() if engine else ""
             if isinstance(key, Failure):
                 raise as_error(key)
-            tasks = deque(self.ready(key) if engine else self._tasks())
-            while tasks:
-                task = tasks.popleft()
-                self.started(task)
-                outcome = worker.perform(task, lambda: self.tick(worker.progress()))
-                if isinstance(outcome, Failure):
-                    self.failed(task, outcome)
-                else:
-                    tasks.extendleft(self.succeeded(task, outcome))
+            self.opened(key)
+            loads, urgent = self.begin()
+            for tasks in (iter(urgent), *(self.tasks(load.reel_id, key) for load in loads)):
+                for task in tasks:
+                    self._perform(worker, task)
         finally:
             worker.close()
+
+    def _perform(self, worker: Worker, task: Task) -> None:
+        """A task, and what it makes possible; nothing where its reel has failed."""
+        if self._states[task.reel_id].ended:
+            return
+        self.started(task)
+        outcome = worker.perform(task, lambda: self.tick(worker.progress(), Census(1)))
+        if isinstance(outcome, Failure):
+            self.failed(task, outcome)
+        else:
+            for following in self.succeeded(task, outcome):
+                self._perform(worker, following)
 
     def _work_on_ray(self, segments: int) -> None:
         from jobs.pool import default_workers, local_ray
@@ -162,24 +172,34 @@ class Run:
         workers = min(self._request.workers or default_workers(largest), segments)
         self._console.note(f"starting {workers} worker{'s' * (workers > 1)}")
         with local_ray(workers, self._request.debug) as pool:
-            Drive(partial(pool.hire, self._colouring.open), workers, self).run()
+            Drive(partial(pool.hire, self._colouring.open), lambda: workers, self).run()
 
-    def ready(self, key: str) -> Iterable[Task]:
-        """The engine is open: all tasks, reel by reel."""
-        self._console.start_clock()
-        for state in self._states.values():
-            state.keep_engine(key, self._console.note)
-        return self._tasks()
+    def begin(self) -> tuple[list[Load], list[Task]]:
+        """The reels to colour, and those that need putting together only."""
+        states = self._states.values()
+        loads = [self._load(state) for state in states if not state.coloured]
+        return loads, [self._assemble_task(state) for state in states if state.coloured]
 
-    def _tasks(self) -> list[Task]:
-        tasks: list[Task] = []
-        for state in self._states.values():
-            tasks += [self._segment_task(state, segment) for segment in state.missing] or [self._assemble_task(state)]
-        return tasks
+    def _load(self, state: State) -> Load:
+        longest = max(segment.frames for segment in state.missing(state.engine))
+        return Load(state.reel.id, longest * state.reel.frame_pixels, state.engine)
+
+    def opened(self, key: str) -> None:
+        """An engine is open: speeds count from the first."""
+        if not self._engines:
+            self._console.start_clock()
+        self._engines.add(key)
+
+    def tasks(self, reel_id: str, key: str) -> Iterator[Task]:
+        """What is left of a reel for this engine; what others have made of it is dropped."""
+        state = self._states[reel_id]
+        state.keep_engine(key, self._console.note)
+        return (self._segment_task(state, segment) for segment in state.missing(key))
 
     def _segment_task(self, state: State, segment: Segment) -> Task:
         part = state.reel.part(segment)
-        return SegmentTask(part, segment, state.ledger.folder, state.identity(segment), self._settings)
+        media = media_name(segment.index)
+        return SegmentTask(part, segment, state.ledger.folder, state.identity(segment), self._settings, media)
 
     def _assemble_task(self, state: State) -> Task:
         records = tuple(state.records[segment.index] for segment in state.reel.segments)
@@ -194,7 +214,9 @@ class Run:
     def started(self, task: Task) -> None:
         """A task is under way."""
         state = self._states[task.reel_id]
-        state.started = state.started or time.monotonic()
+        if state.started is None:
+            state.started = time.monotonic()
+            self._under_way[task.reel_id] = None
 
     def succeeded(self, task: Task, result: Record | Done) -> Iterable[Task]:
         """Note a finished segment, or a finished reel."""
@@ -205,9 +227,9 @@ class Run:
             return []
         for line in result.notes:
             self.heard(line)
-        state.records[result.segment.index] = result
+        state.add(result)
         state.made += result.file.frames
-        return [] if state.missing or state.ended else [self._assemble_task(state)]
+        return [self._assemble_task(state)] if state.whole and not state.ended else []
 
     def failed(self, task: Task, failure: Failure) -> None:
         """The reel fails, the others go on."""
@@ -226,11 +248,12 @@ class Run:
             self._heard.add(line)
             self._console.note(line)
 
-    def tick(self, written: Mapping[str, int]) -> None:
+    def tick(self, written: Mapping[str, int], census: Census) -> None:
         """Show how far the reels are; raises StorageError once the job is another run's."""
+        del census
         self._job.check()
-        going = (state for state in self._states.values() if not state.ended)
-        self._console.advance({s.reel.id: s.frames_done + written.get(s.reel.id, 0) for s in going})
+        states = ((reel_id, self._states[reel_id]) for reel_id in self._under_way)
+        self._console.advance({reel_id: state.frames_done + written.get(reel_id, 0) for reel_id, state in states})
 
     def _failed(self, state: State, message: str) -> Result:
         reel = state.reel
@@ -241,6 +264,7 @@ class Run:
     def _end(self, state: State, result: Result) -> None:
         state.ended = True
         state.records.clear()
+        self._under_way.pop(state.reel.id, None)
         self._finish(state.reel.id, result)
 
     def _finish(self, reel_id: str, result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -63,6 +64,7 @@ class State:
     started: float | None = None  # time.monotonic()
     made: int = 0  # frames coloured in this run
     ended: bool = False
+    frames_done: int = 0  # of finished segments
 
     def identity(self, segment: Segment) -> str:
         """Hash of all that the segment's content depends on but the engine."""
@@ -75,24 +77,43 @@ class State:
         for segment in self.reel.segments:
             found = self.ledger.read_record(segment, self.identity(segment))
             if isinstance(found, Record):
-                self.records[segment.index] = found
+                self.add(found)
             elif found is not None:
                 note(f"{self.reel.input}: {self.reel.span(segment)} is done again: {found}")
+
+    def add(self, record: Record) -> None:
+        """A segment is finished."""
+        self.records[record.segment.index] = record
+        self.frames_done += record.file.frames
 
     def keep_engine(self, key: str, note: Note) -> None:
         """Drop what another engine made: a reel's segments all come from one."""
         other = [index for index, record in self.records.items() if record.engine != key]
         for index in other:
-            del self.records[index]
+            self.frames_done -= self.records.pop(index).file.frames
         if other:
             note(f"{self.reel.input}: {len(other)} segments are done again: they were made with another engine")
 
     @property
-    def missing(self) -> tuple[Segment, ...]:
-        """Segments still to be coloured."""
-        return tuple(segment for segment in self.reel.segments if segment.index not in self.records)
+    def engine(self) -> str:
+        """The engine that has made the most of it; "" where none has."""
+        made: Counter[str] = Counter()
+        for record in self.records.values():
+            made[record.engine] += record.file.frames
+        return max(made, key=lambda key: made[key], default="")
 
     @property
-    def frames_done(self) -> int:
-        """Frames of finished segments."""
-        return sum(record.file.frames for record in self.records.values())
+    def coloured(self) -> bool:
+        """Whether every segment is finished, by one engine."""
+        return self.whole and len({record.engine for record in self.records.values()}) <= 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether every segment is finished."""
+        return len(self.records) == len(self.reel.segments)
+
+    def missing(self, key: str) -> list[Segment]:
+        """Segments still to be coloured by this engine, the longest first."""
+        records = self.records
+        left = [s for s in self.reel.segments if s.index not in records or records[s.index].engine != key]
+        return sorted(left, key=lambda segment: -segment.frames)

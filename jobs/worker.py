@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
+import socket
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from jobs.fingerprints import fingerprint_of
 from jobs.hearing import Say, heard
-from jobs.ledger import Done, Record, ReelLedger, output_digest
+from jobs.ledger import Done, Record, ReelLedger, media_name, output_digest
 from jobs.reels import Reel
 from jobs.text import log_everything, one_line
 from pipeline.errors import EngineError, InputError, ReelcolorError, StorageError
@@ -29,16 +32,16 @@ if TYPE_CHECKING:
 Opener = Callable[[], AbstractContextManager["Colorizer"]]
 FailureKind = Literal["internal", "input", "storage", "engine", "recipe", "verification", "worker"]
 IN_FLIGHT = 2  # tasks of a worker, one decodes and encodes while the other infers; also its engine's threads
-TRANSIENT: tuple[FailureKind, ...] = ("internal", "storage")  # kinds of failure worth one more attempt
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed, in one line; `trace` is for --debug."""
+    """Why a task failed, in one line; `trace` is for --debug. `log`: when, where, in which line of source."""
 
     kind: FailureKind
     message: str
     trace: str = ""
+    log: str = ""
 
 
 Outcome = Record | Done | Failure
@@ -67,6 +70,15 @@ class Task(Protocol):
         """Whether it colours anything."""
         ...
 
+    @property
+    def weight(self) -> int:
+        """How long it takes, in a unit that is the same for all."""
+        ...
+
+    def again(self) -> Self:
+        """The same once more; what is left of an earlier attempt, or still at it, does not meet this one."""
+        ...
+
     def run(self, colorizer: Colorizer | None, progress: Callable[[int], None]) -> Record | Done:
         """Do it; raises ReelcolorError."""
         ...
@@ -74,13 +86,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """Colour one segment: its media file, then its ledger record."""
+    """Colour one segment: its media file, `media` in the segments folder, then its ledger record."""
 
     reel: Reel
     segment: Segment
     folder: Place
     identity: str
     settings: Mapping[str, Any]
+    media: str
     needs_engine: bool = field(default=True, init=False)
 
     @property
@@ -95,11 +108,18 @@ class SegmentTask:
     def name(self) -> str:  # noqa: D102
         return f"{self.reel.input}: {self.reel.span(self.segment)}"
 
+    @property
+    def weight(self) -> int:  # noqa: D102
+        return max(1, self.segment.frames * self.reel.frame_pixels)
+
+    def again(self) -> Self:  # noqa: D102
+        return dataclasses.replace(self, media=media_name(self.segment.index, unique=True))
+
     def run(self, colorizer: Colorizer | None, progress: Callable[[int], None]) -> Record:  # noqa: D102
         if colorizer is None:
             raise EngineError(f"{self.reel.input}: no engine is open to colour {self.name} with")
         ledger = ReelLedger(self.folder)
-        media = ledger.media(self.segment.index)
+        media = ledger.media(self.media)
         made = self.reel.colorize(self.segment, colorizer, media, progress)
         made = dataclasses.replace(made, path=media.name)
         record = Record(self.identity, colorizer.key, self.segment, made, self.settings, colorizer.notes)
@@ -131,6 +151,13 @@ class AssembleTask:
     def name(self) -> str:  # noqa: D102
         return f"{self.reel.input}: putting the output together"
 
+    @property
+    def weight(self) -> int:  # noqa: D102
+        return 1
+
+    def again(self) -> Self:  # noqa: D102
+        return self
+
     def run(self, _colorizer: Colorizer | None, _progress: Callable[[int], None]) -> Done:  # noqa: D102
         ledger = ReelLedger(self.folder)
         if not self.replace and (there := self.reel.existing()):
@@ -138,7 +165,7 @@ class AssembleTask:
         if fingerprint_of(self.reel.item) != self.reel.fingerprint:
             raise InputError(f"{self.reel.input}: changed while it was coloured; run the same command again")
         ledger.announce(self.reel.name)
-        files = [dataclasses.replace(r.file, path=str(ledger.media(r.segment.index))) for r in self.records]
+        files = [dataclasses.replace(r.file, path=str(ledger.media(r.file.path))) for r in self.records]
         made = self.reel.assemble(files, self.provenance)
         sha256, size = made.digest or output_digest(self.reel.output, made.files)
         done = Done(
@@ -230,16 +257,27 @@ class Worker:
 
 def failure(e: Exception, what: str = "") -> Failure:
     """An exception as a value; `what` it is about is named where the exception does not."""
-    trace = "".join(traceback.format_exception(e))
+    kind, message = _told(e, what)
+    return Failure(kind, message, "".join(traceback.format_exception(e)), _log_line(e))
+
+
+def _told(e: Exception, what: str) -> tuple[FailureKind, str]:
     if isinstance(e, ReelcolorError):
-        return Failure(e.kind, one_line(str(e)), trace)  # type: ignore[arg-type]
+        return cast("FailureKind", e.kind), one_line(str(e))
     if isinstance(e, OSError):
-        return Failure("storage", one_line(str(storage_error(e.filename or "the output", e))), trace)
+        return "storage", one_line(str(storage_error(e.filename or "the output", e)))
     if isinstance(e, MemoryError):
-        return Failure("engine", "out of memory; use fewer --workers", trace)
+        return "engine", "out of memory; use fewer --workers"
     about = f"{what}: " if what else ""
-    message = f"{about}internal error, {type(e).__name__}: {one_line(str(e))}; --debug shows where"
-    return Failure("internal", message, trace)
+    return "internal", f"{about}internal error, {type(e).__name__}: {one_line(str(e))}; --debug shows where"
+
+
+def _log_line(e: Exception) -> str:
+    """When and where it happened: time, machine, process, line of source."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    frames = traceback.extract_tb(e.__traceback__)
+    where = f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno} " if frames else ""
+    return f"{now} {socket.gethostname()} process {os.getpid()} {where}{type(e).__name__}: {one_line(str(e))}"
 
 
 def as_error(found: Failure) -> ReelcolorError:

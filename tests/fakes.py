@@ -32,7 +32,9 @@ from jobs.run import colorize
 from pipeline.errors import EngineError, InputError
 
 WEIGHTS = "0" * 64
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # so that workers find this module
+os.environ["PYTHONPATH"] = os.pathsep.join(  # so that workers find this module
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 SIZE: dict[str, Any] = {"width": 64, "height": 48, "rate": Fraction(10)}  # of small videos; ten frames a second
 BRIGHT = 70.0  # mean L* above which the dangerous colorizers do what they are named for
 

@@ -22,7 +22,7 @@ SEGMENT = Segment(3, 100, 200, 90, 2)
 
 def written(ledger: ReelLedger) -> Record:
     """A segment's media file and its record, as a worker leaves them."""
-    media = ledger.media(3)
+    media = ledger.media("000003.seg")
     media.parent.mkdir(parents=True, exist_ok=True)
     media.write_bytes(b"coded pictures")
     made = SegmentFile(media.name, 2, (100, 150), sha256_file(media), 14, "luma", 5, 1, {"flicker": 0.5}, ("damaged",))
@@ -47,9 +47,9 @@ def test_a_record_comes_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda led: led.media(3).unlink(), "its file is missing or damaged"),
-        (lambda led: led.media(3).write_bytes(b"coded pictureS"), "its file is missing or damaged"),
-        (lambda led: led.media(3).write_bytes(b"coded"), "its file is missing or damaged"),
+        (lambda led: led.media("000003.seg").unlink(), "its file is missing or damaged"),
+        (lambda led: led.media("000003.seg").write_bytes(b"coded pictureS"), "its file is missing or damaged"),
+        (lambda led: led.media("000003.seg").write_bytes(b"coded"), "its file is missing or damaged"),
         (lambda led: (led.segments / "000003.json").write_bytes(b""), "its ledger record cannot be read"),
         (lambda led: (led.segments / "000003.json").write_bytes(b"\xff\x00{}"), "its ledger record cannot be read"),
         (lambda led: (led.segments / "000003.json").write_text("[1, 2]"), "its ledger record cannot be read"),
