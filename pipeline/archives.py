@@ -27,6 +27,8 @@ from pipeline.storage import is_local, local_path, open_input
 __all__ = ["IMAGE_SUFFIXES", "Album", "AlbumKind", "Member", "album_kind", "list_members", "open_tar", "read_members"]
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_ZIP_NAMED = (".zip", ".cbz", ".exe")  # which may begin with something else, such as a program that unpacks it
+_CHUNK = 1 << 20
 _CODECS: dict[AlbumKind, Codec] = {"tar.gz": "gz", "tar.bz2": "bz2", "tar.xz": "xz"}
 _NAMED = {"tar.gz": (".tar.gz", ".tgz"), "tar.bz2": (".tar.bz2", ".tbz2", ".tbz"), "tar.xz": (".tar.xz", ".txz")}
 _SPECIAL = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
@@ -38,7 +40,7 @@ def album_kind(url: str) -> AlbumKind | None:
         return "folder"
     with open_input(url) as f:
         head = f.read(512)
-        if head.startswith(_ZIP_MAGIC):
+        if head.startswith(_ZIP_MAGIC) or (url.lower().endswith(_ZIP_NAMED) and zips.find_directory(f).whole):
             return "zip"
         if tars.is_tar(head):
             return "tar"
@@ -207,6 +209,8 @@ def _list_tar(f: IO[bytes], url: str, kind: AlbumKind, stored: int, limits: Limi
                 problem = "is stored sparse" if entry.sparse else _too_large(entry.size, limits)
             members.append(Member(len(members), printable(name), entry.size, image, problem, grave, offset))
             _check_count(len(members), limits)
+        while reader.read(_CHUNK):  # to the checksum at the end of compressed data, the only one that a tar has
+            pass
     except _LimitError:
         raise
     except InputError as e:
@@ -217,7 +221,8 @@ def _list_tar(f: IO[bytes], url: str, kind: AlbumKind, stored: int, limits: Limi
 
 
 def _tar_problem(entry: tars.TarEntry) -> str | None:
-    return unsafe(entry.name) or (f"is a {tars.KINDS[entry.kind]}" if entry.kind in b"12346" else None)
+    unsafe_name = next((problem for name in (entry.name, *entry.other_names) if (problem := unsafe(name))), None)
+    return unsafe_name or (f"is a {tars.KINDS[entry.kind]}" if entry.kind in b"12346" else None)
 
 
 def _list_folder(url: str, limits: Limits, files: Sequence[str] | None) -> Album:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".dpx"])
@@ -25,21 +26,24 @@ class Names:
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
-        self._folded: set[bytes] = set()
+        self._folded: set[str] = set()
         self._alike = 0
 
     def repeated(self, name: bytes) -> str | None:
         """What is wrong with the name, if it came before."""
-        if name in self._seen:
+        place = b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+        if place in self._seen:
             return "has the same name as an earlier member"
-        self._seen.add(name)
-        self._alike += name.lower() in self._folded
-        self._folded.add(name.lower())
+        self._seen.add(place)
+        folded = unicodedata.normalize("NFC", place.decode("utf-8", "surrogateescape")).casefold()
+        self._alike += folded in self._folded
+        self._folded.add(folded)
         return None
 
     def warnings(self) -> tuple[str, ...]:
         """What to say of names that are nearly the same."""
-        return (f"names that differ from others in upper and lower case only: {self._alike}",) if self._alike else ()
+        said = "names that differ from others in upper and lower case or in the way accents are written only"
+        return (f"{said}: {self._alike}",) if self._alike else ()
 
 
 def unsafe(name: bytes) -> str | None:

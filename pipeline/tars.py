@@ -37,13 +37,17 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class TarEntry:
-    """One member. `header` holds its raw header blocks, extended ones included; `size` bytes of data follow them."""
+    """One member. `header` holds its raw header blocks, extended ones included; `size` bytes of data follow them.
+
+    `other_names` are those that readers of fewer, or more, extensions than ours take it by.
+    """
 
     name: bytes
     kind: bytes  # the type flag
     size: int
     header: bytes
     sparse: bool = False
+    other_names: tuple[bytes, ...] = ()
 
     @property
     def regular(self) -> bool:
@@ -104,7 +108,7 @@ def _next_entry(reader: Reader) -> TarEntry | None:
             payload = _payload(reader, _number(block[_SIZE]), len(header))
             header += payload[0] + payload[1]
             if kind in b"xX":
-                records = _pax_records(payload[0])
+                records |= _pax_records(payload[0])
             elif kind == b"g" and {b"path", b"size", b"linkpath"} & _pax_records(payload[0]).keys():
                 raise InputError("a global header renames or resizes all members, which is not supported")
             elif kind == b"L":
@@ -122,7 +126,10 @@ def _entry(reader: Reader, header: bytes, records: dict[bytes, bytes], long_name
     name = block[:100].split(b"\0")[0]
     if block[257:263] == b"ustar\0" and (prefix := block[345:500].split(b"\0")[0]):
         name = prefix + b"/" + name
-    name = records.get(b"path", long_name or name)
+    names = [name, long_name, records.get(b"path"), records.get(b"GNU.sparse.name")]
+    known = [candidate for candidate in names[:3] if candidate is not None]
+    name = known[-1]
+    others = tuple(candidate for candidate in names if candidate is not None and candidate != name)
     sparse = kind == b"S" or any(key.startswith(b"GNU.sparse") for key in records)
     more = kind == b"S" and block[482]
     while more:  # old GNU sparse maps go on in blocks of their own
@@ -133,7 +140,7 @@ def _entry(reader: Reader, header: bytes, records: dict[bytes, bytes], long_name
         more = extension[504]
     if kind in _REGULAR and name.endswith(b"/"):
         kind = b"5"  # V7 folders
-    return TarEntry(name, kind, 0 if kind in _NO_DATA else size, header, sparse)
+    return TarEntry(name, kind, 0 if kind in _NO_DATA else size, header, sparse, others)
 
 
 def _payload(reader: Reader, size: int, so_far: int) -> tuple[bytes, bytes]:

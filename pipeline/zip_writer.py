@@ -16,6 +16,7 @@ from pipeline.zips import (
     CENTRAL_HEAD,
     DEFLATED,
     DESCRIPTOR,
+    ENCRYPTED,
     END,
     END64,
     END64_HEAD,
@@ -33,6 +34,7 @@ from pipeline.zips import (
 )  # fmt: skip
 
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
+_DESCRIPTOR_MAGIC = b"PK\x07\x08"
 _CHUNK = 1 << 20
 
 
@@ -55,6 +57,9 @@ class ZipWriter:
             copied += len(chunk)
         if copied < entry.stored:
             raise InputError("it is truncated")
+        if _keeps_descriptor(entry):
+            wide = "QQ" if max(entry.size, entry.stored) >= _FULL32 else "II"
+            self._put(struct.pack(f"<4sI{wide}", _DESCRIPTOR_MAGIC, entry.crc, entry.stored, entry.size))
 
     def add(self, source: IO[bytes], entry: ZipEntry, data: bytes) -> None:
         """Write `data` in place of the member's own, with its method, name, date, mode and comment."""
@@ -79,7 +84,7 @@ class ZipWriter:
         self._put(self._comment)
 
     def _header(self, entry: ZipEntry, local_extra: bytes) -> None:
-        flags = entry.flags & ~DESCRIPTOR
+        flags = entry.flags if _keeps_descriptor(entry) else entry.flags & ~DESCRIPTOR
         offset = self._position
         wide = max(entry.size, entry.stored) >= _FULL32
         needs = max(entry.needs, 45) if wide or offset >= _FULL32 else entry.needs
@@ -99,6 +104,11 @@ class ZipWriter:
     def _put(self, data: bytes) -> None:
         self._f.write(data)
         self._position += len(data)
+
+
+def _keeps_descriptor(entry: ZipEntry) -> bool:
+    """Of an encrypted member: whether there is one decides what a password is checked against (APPNOTE 6.1.6)."""
+    return bool(entry.flags & ENCRYPTED and entry.flags & DESCRIPTOR)
 
 
 def _compress(method: int, data: bytes) -> bytes:

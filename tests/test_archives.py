@@ -201,7 +201,65 @@ def test_a_repeated_name_is_left_out_and_a_similar_one_is_said(tmp_path, kind):
     album = list_members(str(path))
     assert [member.left_out for member in album.members] == [False, True, False]
     assert album.members[1].problem == "has the same name as an earlier member"
-    assert album.warnings == ("names that differ from others in upper and lower case only: 1",)
+    assert len(album.warnings) == 1
+    assert album.warnings[0].endswith("only: 1")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_extract_to_one_file_are_repeated(tmp_path, kind):
+    names = ["a/b.png", "./a/b.png", "a//b.png", "a/./b.png", "é.png", "e\u0301.png", "É.png"]
+    album = list_members(make(tmp_path / "x", kind, dict.fromkeys(names, b"")))
+    assert [member.left_out for member in album.members] == [False, True, True, True, False, False, False]
+    assert "accents" in album.warnings[0]
+    assert album.warnings[0].endswith("only: 2")
+
+
+@pytest.mark.parametrize("name", ["pax.zip", "sfx.exe"])
+def test_a_zip_with_something_before_it_is_read(tmp_path, name):
+    url = rewrite(make_zip(tmp_path / name), lambda data: b"#!/bin/sh\nexit\n" * 50 + data)
+    assert album_kind(url) == "zip"
+    assert contents(list_members(url))["b.jpg"] == FILES["b.jpg"]
+    assert album_kind(rewrite(url, lambda data: data[:5000])) is None
+
+
+def test_every_name_that_a_tar_gives_a_member_counts(tmp_path):
+    """Its own header's, that of extended headers before it, and the one for sparse files."""
+
+    def pax(records):
+        return tarfile.TarInfo._create_pax_generic_header(records, b"x", "utf-8")
+
+    plain = tarfile.TarInfo("ok.png").tobuf(tarfile.USTAR_FORMAT)
+    hidden = tarfile.TarInfo("../up.png").tobuf(tarfile.USTAR_FORMAT)
+    for header in (
+        pax({"path": "ok.png"}) + hidden,
+        pax({"path": "../up.png"}) + pax({"comment": "x"}) + plain,
+        pax({"GNU.sparse.name": "../up.png"}) + plain,
+    ):
+        (tmp_path / "x").write_bytes(header + tarfile.TarInfo("good.png").tobuf() + bytes(1024))
+        assert [member.left_out for member in list_members(str(tmp_path / "x")).members] == [True, False]
+
+
+@pytest.mark.parametrize(("kind", "at"), [("tar.gz", -6), ("tar.bz2", -3), ("tar.xz", -30)])
+def test_a_wrong_checksum_at_the_end_of_a_compressed_tar_is_said(tmp_path, kind, at):
+    def change(data):
+        data[at] ^= 1
+
+    album = list_members(rewrite(make(tmp_path / "x", kind), change))
+    assert "damaged" in album.errors[0]
+    assert album.images == 3
+
+
+def test_a_password_still_fits_members_that_are_copied(tmp_path):
+    """Which byte of an encrypted member it is checked against depends on whether a data descriptor follows."""
+
+    url = make_zip(tmp_path / "x", {"e.png": b"12345"}, zipfile.ZIP_STORED)
+    data = bytearray(Path(url).read_bytes())
+    for magic, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        struct.pack_into("<H", data, data.index(magic) + flags, zips.ENCRYPTED | zips.DESCRIPTOR)
+    Path(url).write_bytes(data)
+    out = rewritten(url, lambda writer, f, entry: writer.copy(f, entry)).getvalue()
+    assert struct.unpack_from("<H", out, 6)[0] == zips.ENCRYPTED | zips.DESCRIPTOR
+    assert out[30 + 5 + 5 :].startswith(b"PK\7\x08" + struct.pack("<III", zlib.crc32(b"12345"), 5, 5) + b"PK\1\2")
 
 
 def test_encrypted_and_unknown_methods_are_named_but_passed_on(tmp_path):
