@@ -15,7 +15,6 @@ from jobs.models_cli import models
 from jobs.planning_cli import plan
 from jobs.request_cli import fps_option, recipe_of, request_options
 from jobs.training_cli import train
-from pipeline.errors import ReelcolorError
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +31,15 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-@main.command(cls=Command)
+class _Colorize(Command):
+    def failed(self, ctx: click.Context, error: str) -> dict[str, Any]:
+        """Every input as failed."""
+        from jobs.results import all_failed
+
+        return all_failed(ctx.params["inputs"], error).document()
+
+
+@main.command(cls=_Colorize)
 @request_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and every problem that can be seen beforehand.")
 @json_option
@@ -64,7 +71,6 @@ def colorize(
     """
     from jobs.console import Console
     from jobs.request import Request
-    from jobs.results import all_failed
     from jobs.run import colorize as run
     from pipeline.storage import place
 
@@ -76,12 +82,7 @@ def colorize(
         seen = preview(request, console)
         click.echo(json.dumps(seen.document(), indent=1) if as_json else seen.in_words())
         ctx.exit(seen.exit_code)
-    try:
-        report = run(request, console)
-    except ReelcolorError as e:
-        if as_json:
-            click.echo(json.dumps(all_failed(inputs, str(e)).document(), indent=1))
-        raise
+    report = run(request, console)
     if as_json:
         click.echo(json.dumps(report.document(), indent=1))
     else:

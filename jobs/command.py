@@ -35,12 +35,19 @@ class Command(click.Command):
         except RecipeError as e:
             raise click.UsageError(printable(str(e)), ctx) from e
         except ReelcolorError as e:
+            if ctx.params.get("as_json"):
+                click.echo(json.dumps(self.failed(ctx, str(e)), indent=1))
             if debug:
                 raise
             raise click.ClickException(printable(str(e))) from e
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(_INTERRUPTED)
+
+    def failed(self, ctx: click.Context, error: str) -> dict[str, Any]:
+        """The document of --json where there is nothing to say but the error."""
+        del ctx
+        return {"error": error}
 
 
 def echo(document: dict[str, Any] | str) -> None:

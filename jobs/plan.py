@@ -20,7 +20,6 @@ from jobs.reels import AlbumReel, Reel, VideoReel
 from jobs.worker import failure
 from pipeline.errors import InputError
 from pipeline.frames import Source
-from pipeline.limits import DEFAULT_LIMITS
 from pipeline.storage import Place, is_local, local_path, place
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Planner:
         from pipeline.album import cut_album
         from pipeline.archives import list_members
 
-        album = list_members(item.path, DEFAULT_LIMITS, item.files or None)
+        album = list_members(item.path, self.recipe.limits, item.files or None)
         if not any(member.is_image for member in album.members):
             raise InputError(f"{item.path}: holds no image that can be coloured; see the list of formats")
         return AlbumReel(
@@ -120,7 +119,7 @@ class Planner:
             look=self.recipe.look,
             warnings=album.warnings,
             album=album,
-            limits=DEFAULT_LIMITS,
+            limits=self.recipe.limits,
         )
 
 

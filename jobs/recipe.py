@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from pipeline.errors import RecipeError
 from pipeline.frames import Look
+from pipeline.limits import DEFAULT_LIMITS, Limits
 
 PROFILES = ("access", "mezzanine", "preservation")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")  # of the engine; auto takes the fastest that passes its test
@@ -47,6 +48,7 @@ class Recipe:
     recolor: bool = False
     segment_seconds: float = 10.0
     fps: Fraction | None = None
+    limits: Limits = DEFAULT_LIMITS
     scan_fps: ClassVar[Fraction] = Fraction(24)  # of numbered scans, where fps is None
 
     def __post_init__(self) -> None:
@@ -81,8 +83,9 @@ def make_recipe(file: Path | None, given: Mapping[str, Any]) -> Recipe:
     Raises RecipeError with file, key and expectation.
     """
     values = read_recipe(file) if file else {}
+    limits = values.get("limits", {}) | (given.get("limits") or {})
     values |= {name: value for name, value in given.items() if value is not None}
-    return Recipe(**values)
+    return Recipe(**values | {"limits": dataclasses.replace(DEFAULT_LIMITS, **limits)})
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
@@ -118,6 +121,17 @@ def parse_fps(text: str) -> Fraction:
     return nominal if "." in text and abs(fps - nominal) < Fraction(1, 200) else fps
 
 
+def parse_limits(texts: Iterable[str]) -> dict[str, int]:
+    """`image-pixels=2000000000` and so on → field of Limits → number. Raises RecipeError."""
+    limits: dict[str, int] = {}
+    for text in texts:
+        key, equals, number = text.partition("=")
+        if not equals or not number.strip().isdecimal():
+            raise RecipeError(f"--limit expects KEY=NUMBER such as image-pixels=2000000000, got {text!r}")
+        limits |= _checked_limits({key.strip(): int(number)})
+    return limits
+
+
 def option(name: str) -> str:
     """The command-line spelling of a field."""
     return "--" + name.replace("_", "-")
@@ -141,8 +155,27 @@ def _field_name(key: str) -> str:
     return name
 
 
+def _checked_limits(table: Any) -> dict[str, int]:
+    """Fields of Limits from a table of numbers, spelt with - or _; raises RecipeError."""
+    names = [f.name for f in dataclasses.fields(Limits)]
+    keys = [name.replace("_", "-") for name in names]
+    if not isinstance(table, dict):
+        raise RecipeError(f"limits expects a table such as [limits] with image-pixels = 2000000000, got {table!r}")
+    limits: dict[str, int] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in names:
+            raise RecipeError(f"no such limit {key!r}{_suggest(key, keys)}; limits are {', '.join(keys)}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise RecipeError(f"limit {key} expects a whole number from 1 on, got {value!r}")
+        limits[name] = value
+    return limits
+
+
 def _checked(name: str, value: Any) -> Any:
     """A TOML value as the field's type; raises RecipeError on a value of another type."""
+    if name == "limits":
+        return _checked_limits(value)
     if name == "fps":
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise RecipeError(f"fps expects a number or a string such as '24000/1001', got {value!r}")

@@ -39,6 +39,15 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--recolor", is_flag=True, default=None, help="Colour anew what is in colour already."),
         click.option("--segment-seconds", type=float, metavar="S", help="Length of a unit of work. [default: 10]"),
         fps_option,
+        click.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="KEY=N",
+            help="What is hostile in images and archives: image-pixels [500000000], image-pages [10000], image-bytes "
+            "[2 GiB], total-bytes [4 TiB], ratio of expanded to stored bytes [200], ratio-floor [256 MiB], members "
+            "[2000000]. May be repeated.",
+        ),
     ]
     return _with(command, options)
 
@@ -62,8 +71,9 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def recipe_of(file: Path | None, options: dict[str, Any]) -> Recipe:
     """The recipe that the options make, over the file's; raises RecipeError."""
-    from jobs.recipe import make_recipe, parse_fps
+    from jobs.recipe import make_recipe, parse_fps, parse_limits
 
+    options["limits"] = parse_limits(options["limits"])
     if options["fps"] is not None:
         options["fps"] = parse_fps(options["fps"])
     return make_recipe(file, options)

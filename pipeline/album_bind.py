@@ -68,7 +68,7 @@ def assemble_album(
         raise InputError(f"{album.url}: holds no member that can be passed on: {reason}")
     unreadable: list[MemberError] = []
     if album.kind == "folder":
-        size = _write_folder(album, finished, destination)
+        size = _write_folder(album, finished, destination, limits)
     else:
         with replacing(destination) as temporary:
             if album.kind == "image":
@@ -165,7 +165,7 @@ def _compressing(album: Album, path: Path) -> Iterator[IO[bytes]]:
             yield f
 
 
-def _write_folder(album: Album, finished: _Finished, destination: Place) -> int:
+def _write_folder(album: Album, finished: _Finished, destination: Place, limits: Limits) -> int:
     size = 0
     for member in album.members:
         if member.left_out:
@@ -173,7 +173,7 @@ def _write_folder(album: Album, finished: _Finished, destination: Place) -> int:
         data = finished.get(member.ordinal)
         with replacing(destination / member.name) as temporary:
             if data is not None:
-                _check_image(member, finished.results[member.ordinal], data, DEFAULT_LIMITS)
+                _check_image(member, finished.results[member.ordinal], data, limits)
                 temporary.write_bytes(data)
             else:
                 _copy_file(f"{album.url.rstrip('/')}/{member.name}", temporary)

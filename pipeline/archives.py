@@ -31,15 +31,29 @@ _ZIP_NAMED = (".zip", ".cbz", ".exe")  # which may begin with something else, su
 _CHUNK = 1 << 20
 _CODECS: dict[AlbumKind, Codec] = {"tar.gz": "gz", "tar.bz2": "bz2", "tar.xz": "xz"}
 _NAMED = {"tar.gz": (".tar.gz", ".tgz"), "tar.bz2": (".tar.bz2", ".tbz2", ".tbz"), "tar.xz": (".tar.xz", ".txz")}
+_FOREIGN = {
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!\x1a\x07": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"\x1f\x9d": "compress",
+    b"LZIP": "lzip",
+    b"MSCF\0\0\0\0": "cabinet",
+}
 _SPECIAL = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
 def album_kind(url: str) -> AlbumKind | None:
-    """What `url` is, by its content; None when it is none of these (a video, say)."""
+    """What `url` is, by its content; None when it is none of these (a video, say).
+
+    Raises InputError for archives that are known and not read.
+    """
     if is_local(url) and local_path(url).is_dir():
         return "folder"
     with open_input(url) as f:
         head = f.read(512)
+        for magic, name in _FOREIGN.items():
+            if head.startswith(magic):
+                raise InputError(f"{url}: is packed with {name}, which is not read; pack it anew as zip, tar or tar.gz")
         if head.startswith(_ZIP_MAGIC) or (url.lower().endswith(_ZIP_NAMED) and zips.find_directory(f).whole):
             return "zip"
         if tars.is_tar(head):
@@ -150,7 +164,7 @@ def _list_zip(f: IO[bytes], url: str, stored: int, limits: Limits) -> Album:
     except InputError as e:
         errors.append(str(e))
     if total > limits.expansion(stored):
-        raise InputError(f"would expand from {stored} to {total} bytes, which looks like a bomb")
+        raise InputError(f"would expand from {stored} to {total} bytes, which {_bomb(limits)}")
     for ordinal in _overlapping(spans):
         members[ordinal] = dataclasses.replace(members[ordinal], problem="its data overlaps another's", left_out=True)
     return Album(url, "zip", tuple(members), stored, tuple(errors), names.warnings() + _others(members))
@@ -166,7 +180,7 @@ def _zip_problem(entry: zips.ZipEntry, beyond: bool, limits: Limits) -> tuple[st
     if beyond:
         return "its data is not inside the archive", True
     if entry.size > limits.expansion(entry.stored):
-        return f"expands from {entry.stored} to {entry.size} bytes, which looks like a bomb", True
+        return f"expands from {entry.stored} to {entry.size} bytes, which {_bomb(limits)}", True
     return None, False
 
 
@@ -319,12 +333,16 @@ def _read_files(album: Album, limits: Limits) -> Iterator[tuple[Member, bytes | 
 
 def _too_large(size: int, limits: Limits) -> str | None:
     return (
-        f"is larger than {limits.image_bytes} bytes; raise the limit to colour it"
+        f"is larger than {limits.image_bytes} bytes; raise the limit image-bytes to colour it"
         if size > limits.image_bytes
         else None
     )
 
 
+def _bomb(limits: Limits) -> str:
+    return f"looks like a bomb; raise the limit ratio={limits.ratio} if it is none"
+
+
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.members:
-        raise _LimitError(f"has more than {limits.members} members; raise the limit if that is meant")
+        raise _LimitError(f"has more than {limits.members} members; raise the limit members if that is meant")

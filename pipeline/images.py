@@ -34,7 +34,8 @@ def open_image(data: bytes, limits: Limits) -> ImageFile:
             if width < 1 or height < 1:
                 raise InputError(f"says that it has {width}×{height} pixels")
             if width * height > limits.image_pixels:
-                raise InputError(f"has {width}×{height} pixels, more than the limit of {limits.image_pixels}")
+                most = f"the limit of {limits.image_pixels} (image-pixels)"
+                raise InputError(f"has {width}×{height} pixels, more than {most}")
     return image
 
 

@@ -93,7 +93,8 @@ def with_size(entry: TarEntry, size: int) -> bytes:
 
 
 def _next_entry(reader: Reader) -> TarEntry | None:
-    header, records, long_name = b"", {}, None
+    header, long_name = b"", None
+    records: dict[bytes, bytes] = {}
     while True:
         block = reader.read(BLOCK)
         if len(block) < BLOCK or (header and not block.strip(b"\0")):

@@ -50,7 +50,7 @@ class TiffFile:
         self._pages: list[tifffile.TiffPage] = []
         for page in self._tiff.pages:
             if len(self._pages) == max_pages:
-                raise InputError(f"has more than {max_pages} pages; raise the limit if that is meant")
+                raise InputError(f"has more than {max_pages} pages; raise the limit image-pages if that is meant")
             self._pages.append(page.aspage())
         self._buffer = io.BytesIO()
         large = sum(page.imagewidth * page.imagelength * _bytes_out(page) for page in self._pages) > _CLASSIC_BYTES

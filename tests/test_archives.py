@@ -508,6 +508,16 @@ def test_folders_are_listed_by_name_and_special_files_named(tmp_path):
     assert [(m.name, m.left_out) for m in chosen.members] == [("b/c/2.png", False), ("../x.png", True)]
 
 
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [(b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"Rar!\x1a\x07\0", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard")],
+)
+def test_archives_of_other_kinds_are_named(tmp_path, magic, name):
+    (tmp_path / "scans").write_bytes(magic + bytes(600))
+    with pytest.raises(InputError, match=f"is packed with {name}, which is not read; pack it anew as zip"):
+        album_kind(str(tmp_path / "scans"))
+
+
 def test_what_is_none_of_these_is_refused(tmp_path):
     for data in (b"", b"RIFF" + bytes(600), gzip.compress(b"no tar" * 200), b"\x1f\x8b\x08broken", bytes(2048)):
         (tmp_path / "x").write_bytes(data)

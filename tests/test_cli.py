@@ -119,6 +119,21 @@ def test_an_album_with_a_bad_member_is_written_and_fails(tmp_path: Path) -> None
     assert (again.exit_code, json.loads(again.stdout)["reels"][0]["error"]) == (1, reel["error"])
 
 
+def test_limits_are_set_by_option_and_by_recipe(tmp_path: Path) -> None:
+    source = album(tmp_path / "scans.zip", a_png=photo())
+    command = ("colorize", source, "-o", tmp_path / "out", "--json")
+    small = call(*command, "--limit", "image-pixels=5000")
+    assert small.exit_code == 1
+    assert "256×256 pixels, more than the limit of 5000 (image-pixels)" in json.loads(small.stdout)["reels"][0]["error"]
+    (tmp_path / "r.toml").write_text("[limits]\nimage-pixels = 5000")
+    by_file = (*command, "--recipe", tmp_path / "r.toml", "--overwrite")
+    assert call(*by_file).exit_code == 1
+    assert call(*by_file, "--limit", "image-pixels=65536").exit_code == 0
+    wrong = call(*command, "--limit", "pixels=5")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "no such limit 'pixels' (did you mean 'image-pixels'?)" in wrong.stderr
+
+
 def test_a_single_photo_and_a_folder_of_them(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
@@ -215,6 +230,28 @@ def test_verify_proves_and_disproves(tmp_path: Path) -> None:
     assert json.loads(bad.stdout)["problems"]
     assert call("verify", source, tmp_path / "none.mkv").exit_code == 1
     assert "Error: " in call("verify", source, tmp_path / "none.mkv").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "none.mkv", "nor.mkv"),
+        ("models", "show", "nosuch"),
+        ("models", "verify", "nosuch"),
+        ("models", "import", "none.pth", "--network", "eccv16", "-o", "x.safetensors"),
+        ("evaluate", "default", "--data", "nowhere", "-o", "results"),
+        ("compile", "nosuch"),
+        ("train", "default", "--data", "nowhere", "-o", "run"),
+    ],
+)
+def test_json_is_json_where_nothing_could_be_done(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments, "--json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert result.stderr.strip() == f"Error: {error}"
 
 
 def test_names_that_no_terminal_can_show(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.plan import encoder_settings
-from jobs.recipe import Recipe, make_recipe, parse_fps
+from jobs.recipe import Recipe, make_recipe, parse_fps, parse_limits
 from pipeline.errors import RecipeError
+from pipeline.limits import Limits
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -43,12 +44,26 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("temperature = nan", "--temperature expects"),
         ('precision = "fp8"', "--precision expects one of auto, fp32, fp16, bf16, int8; got 'fp8'"),
         ("[section]\ncrf = 3", "no such key 'section'"),
+        ("limits = 3", r"limits expects a table such as \[limits\]"),
+        ("[limits]\nimage-pixel = 3", r"no such limit 'image-pixel' \(did you mean 'image-pixels'\?\)"),
+        ("[limits]\nratio = 0", "limit ratio expects a whole number from 1 on, got 0"),
+        ("[limits]\nratio = 1.5", "limit ratio expects a whole number"),
         ("crf =", "is not TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         make_recipe(toml(tmp_path, text), {})
+
+
+def test_limits_come_from_both_and_make_another_recipe(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[limits]\nimage-pixels = 7\nratio = 8")
+    recipe = make_recipe(file, {"limits": parse_limits(["ratio=9", "image_pages=10"])})
+    assert recipe.limits == Limits(image_pixels=7, ratio=9, image_pages=10)
+    assert recipe.digest() != Recipe().digest()
+    for text in ("ratio", "ratio=much", "ratio=-1", "=3", "rati=3"):
+        with pytest.raises(RecipeError, match=r"KEY=NUMBER|no such limit"):
+            parse_limits([text])
 
 
 def test_a_recipe_that_is_not_there_or_not_text(tmp_path: Path) -> None:
