@@ -24,6 +24,7 @@ from pipeline.scans import scan_files
 from pipeline.storage import is_local, local_path, open_input
 
 if TYPE_CHECKING:
+    from av.codec.hwaccel import HWAccel
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -35,16 +36,18 @@ _FRUITLESS = 16  # read errors in a row after which a file is given up
 
 
 @contextlib.contextmanager
-def open_media(source: Source, **options: str) -> Iterator[InputContainer]:
-    """Open for demuxing; `options` are FFmpeg's. Raises InputError or StorageError in one line."""
+def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -> Iterator[InputContainer]:
+    """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes. Raises InputError or StorageError in one line."""
     with contextlib.ExitStack() as stack:
-        container = stack.enter_context(_open(source, options, stack))
+        container = stack.enter_context(_open(source, hwaccel, options, stack))
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
         yield container
 
 
-def _open(source: Source, options: dict[str, str], stack: contextlib.ExitStack) -> InputContainer:
+def _open(
+    source: Source, hwaccel: HWAccel | None, options: dict[str, str], stack: contextlib.ExitStack
+) -> InputContainer:
     file: Any
     if is_local(source.url):
         if source.format != "image2":
@@ -54,7 +57,9 @@ def _open(source: Source, options: dict[str, str], stack: contextlib.ExitStack) 
         file = stack.enter_context(open_input(source.url))
     options = {"protocol_whitelist": "file,crypto,data"} | dict(source.options) | options
     try:
-        container: InputContainer = av.open(file, "r", format=source.format, options=options, metadata_errors="replace")
+        container: InputContainer = av.open(
+            file, "r", format=source.format, options=options, metadata_errors="replace", hwaccel=hwaccel
+        )
     except PermissionError as e:
         raise StorageError(f"{source.url}: cannot be read: permission denied") from e
     except (FFmpegError, EOFError, ValueError) as e:
@@ -138,6 +143,7 @@ class DecodeReport:
     concealed: int = 0  # pictures that the decoder patched
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
+    fell_back: str = ""  # why pictures that NVDEC was to decode were decoded in software
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -148,7 +154,8 @@ class DecodeReport:
             (self.concealed, "damaged pictures patched by the decoder"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
-        return tuple(f"{count} {what}" for count, what in counted if count) + tuple(self.notes)
+        fell_back = (f"decoded in software: {self.fell_back}",) if self.fell_back else ()
+        return (*(f"{count} {what}" for count, what in counted if count), *self.notes, *fell_back)
 
 
 def read_packets(
