@@ -54,7 +54,7 @@ class Run:
 
     def __init__(self, request: Request, job: Job, colouring: Colouring, console: Console) -> None:
         self._request, self._job, self._colouring, self._console = request, job, colouring, console
-        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job)
+        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job.folder)
         self._settings = request.recipe.as_dict() | {"weights": colouring.weights}
         self._states: dict[str, State] = {}
         self._inputs: dict[str, str] = {}  # reel → input, in order
