@@ -90,7 +90,7 @@ def from_sample(reel: Reel, sample: Sample) -> Cost:
     if isinstance(reel, AlbumReel):
         stored = sum(s.bytes for s in sample.shots) / max(1, sum(s.source_bytes for s in sample.shots))
         ratios = [shot.bytes / max(1, shot.source_bytes) for shot in sample.shots]
-        size = Range(min(ratios), stored, max(ratios)) * reel.image_bytes
+        size = Range(min(ratios), stored, max(ratios)) * reel.contents.image_bytes
     else:
         size = _range([s.lead_bytes * len(reel.segments) + s.frame_bytes * followers for s in sample.shots])
     spent = _range(seconds)

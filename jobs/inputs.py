@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from jobs.runs import runs
 from pipeline.member_names import IMAGE_SUFFIXES
 from pipeline.scans import IMAGE_SUFFIXES as SCAN_SUFFIXES
 from pipeline.storage import Place, is_local
@@ -59,7 +60,8 @@ class Found:
 def find_inputs(arguments: tuple[str, ...], outdir: Place, as_scan: bool = False) -> Found:
     """Expand the arguments, in their order; inside a folder, in order of names.
 
-    The images of a folder argument, or of a glob, make one album; `as_scan` makes each folder of images one reel.
+    The images of a folder argument, or of a glob, make one album, or several where there are thousands of them;
+    `as_scan` makes each folder of images one reel.
     """
     finder = _Finder(outdir, as_scan)
     for argument in dict.fromkeys(arguments):
@@ -118,7 +120,8 @@ class _Finder:
 
     def result(self) -> Found:
         """The items in the order in which they were met."""
-        self._found.items = [entry if isinstance(entry, Item) else _album(entry) for entry in self._order]
+        for entry in self._order:
+            self._found.items += [entry] if isinstance(entry, Item) else _albums(entry)
         return self._found
 
     def _add_url(self, url: str) -> None:
@@ -203,11 +206,11 @@ class _Finder:
         self._albums[key].files.append(path.relative_to(key).as_posix())
 
 
-def _album(images: _Images) -> Item:
+def _albums(images: _Images) -> list[Item]:
     if len(images.files) == 1:
         only = images.files[0]
-        return Item("album", str(images.root / only), images.place / only)
-    return Item("album", str(images.root), images.place, tuple(images.files))
+        return [Item("album", str(images.root / only), images.place / only)]
+    return [Item("album", str(images.root), images.place, run) for run in runs(images.files)]
 
 
 def _unusable(path: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +16,7 @@ from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, kind_of
 from jobs.ledger import ReelLedger
 from jobs.recipe import Recipe
-from jobs.reels import AlbumReel, Reel, VideoReel
+from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
 from jobs.worker import failure
 from pipeline.errors import InputError, RecipeError
 from pipeline.frames import Source
@@ -131,8 +130,9 @@ class Planner:
             segments=cut_album(album),
             look=self.recipe.look,
             warnings=album.warnings,
-            album=album,
+            album=dataclasses.replace(album, members=()) if item.files else album,
             limits=self.recipe.limits,
+            contents=contents_of(album),
         )
 
 
@@ -179,17 +179,17 @@ def settle_names(
 
     Where two would share one name, those whose extension changed keep the source's as well: a.avi becomes a.avi.mkv.
     """
-    claims = Counter([*taken, *(path for _, reel in planned for path in reel.targets())])
-    inputs = {place(s).resolve() for s in sources}
+    wanted = _contested(planned, taken)
     owners = dict(taken)
+    inputs: set[Place] = set()  # filled once an output is there that might be one of them
     kept: list[Reel] = []
     refused: list[Refusal] = []
     for item, first in planned:
-        shared = any(claims[path] > 1 for path in first.targets())
-        reel = _keep_extension(item, first) if shared else first
+        reel = _keep_extension(item, first) if any(path in wanted for path in first.targets()) else first
         targets = reel.targets()
         rival = next((path for path in targets if path in owners), None)
-        source = next((path for path in targets if path.resolve() in inputs), None)
+        inputs = inputs or ({place(s).resolve() for s in sources} if reel.existing() else inputs)
+        source = next((path for path in targets if inputs and path.resolve() in inputs), None)
         if rival is not None:
             error = f"its output {rival} is also that of {owners[rival]}; run them with different -o"
             refused.append(Refusal(reel.id, reel.input, f"{reel.input}: {error}", str(rival)))
@@ -197,9 +197,34 @@ def settle_names(
             error = f"its output {source} would replace a source; choose another folder with -o"
             refused.append(Refusal(reel.id, reel.input, f"{reel.input}: {error}", str(source)))
         else:
-            owners |= dict.fromkeys(targets, reel.input)
+            owners |= {path: reel.input for path in targets if path in wanted}
             kept.append(reel)
     return kept, refused
+
+
+def _contested(planned: Sequence[tuple[Item, Reel]], taken: Iterable[Place]) -> set[Place]:
+    """Outputs that more than one lays claim to, by the name it has or by the one it would give way to.
+
+    Of the others, of which there may be millions, hashes alone are kept.
+    """
+    seen: set[int] = set()
+    found: set[Place] = set()
+
+    def claim(paths: Iterable[Place]) -> None:
+        for path in paths:
+            key = hash(path)
+            if key in seen:
+                found.add(path)
+            seen.add(key)
+
+    claim(taken)
+    for _, reel in planned:
+        claim(reel.targets())
+    if found:
+        yielding = [(item, reel) for item, reel in planned if any(path in found for path in reel.targets())]
+        for item, reel in yielding:
+            claim(set(_keep_extension(item, reel).targets()).difference(reel.targets()))
+    return found
 
 
 def _keep_extension(item: Item, reel: Reel) -> Reel:

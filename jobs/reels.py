@@ -173,40 +173,70 @@ class VideoReel(Reel):
         }
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What an album holds, in numbers; `left_out` names the members whose bytes do not come back."""
+
+    members: int
+    images: int
+    image_bytes: int
+    problems: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
+
+
+def contents_of(album: Album) -> Contents:
+    """The numbers of an album with all its members."""
+    colourable = [member.size for member in album.members if member.colourable]
+    problems = (*album.errors, *(f"{m.name}: {m.problem}" for m in album.members if m.problem))
+    left_out = frozenset(member.name for member in album.members if member.left_out)
+    return Contents(len(album.members), len(colourable), sum(colourable), problems, left_out)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlbumReel(Reel):
-    """An archive, a folder of images, or one image."""
+    """An archive, a folder of images, or one image.
+
+    The `album` of a folder comes without its members: their names are `item.files`, and where more is needed they are
+    listed again. `first` is the ordinal of the first of these.
+    """
 
     album: Album
     limits: Limits
+    contents: Contents
+    first: int = 0
     unit: str = field(default="images", init=False)
 
     @property
     def frames(self) -> int:  # noqa: D102
-        return self.album.images
+        return self.contents.images
 
     @property
     def pixels(self) -> int:  # noqa: D102
-        return self.image_bytes * _PIXELS_A_BYTE
-
-    @property
-    def image_bytes(self) -> int:
-        """Size of the images to colour, as they are now."""
-        return sum(member.size for member in self.album.members if member.colourable)
+        return self.contents.image_bytes * _PIXELS_A_BYTE
 
     @property
     def frame_pixels(self) -> int:  # noqa: D102
         return _ALBUM_WINDOW
 
+    def listed(self) -> Album:
+        """The album with its members; raises InputError where the folder is gone."""
+        if not self.item.files:
+            return self.album
+        from pipeline.archives import list_members
+
+        found = list_members(self.item.path, self.limits, self.item.files)
+        members = (dataclasses.replace(member, ordinal=self.first + member.ordinal) for member in found.members)
+        return dataclasses.replace(found, members=tuple(members))
+
     def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:  # noqa: D102
         from pipeline.album import colorize_images
 
-        return colorize_images(self.album, segment, colorizer, self.look, self.limits, out, progress)
+        return colorize_images(self.listed(), segment, colorizer, self.look, self.limits, out, progress)
 
     def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
         from pipeline.album_bind import assemble_album
 
-        made = assemble_album(self.album, files, self.output, self.limits)
+        made = assemble_album(self.listed(), files, self.output, self.limits)
         errors = tuple(map(str, made.errors))
         return Assembled(made.coloured + made.kept, self._files(), made.warnings, errors)
 
@@ -219,17 +249,21 @@ class AlbumReel(Reel):
     def _files(self) -> tuple[str, ...]:
         if self.album.kind != "folder":
             return (".",)
-        return tuple(member.name for member in self.album.members if not member.left_out)
+        names = self.item.files or (member.name for member in self.album.members)
+        return tuple(name for name in names if name not in self.contents.left_out)
 
     def part(self, segment: Segment) -> Self:  # noqa: D102
-        return dataclasses.replace(self, album=self.album.part(segment), warnings=())
+        if not self.item.files:
+            return dataclasses.replace(self, album=self.album.part(segment), warnings=())
+        start = segment.start or 0
+        item = dataclasses.replace(self.item, files=self.item.files[start : segment.end])
+        return dataclasses.replace(self, item=item, first=start, warnings=())
 
     def facts(self) -> dict[str, Any]:  # noqa: D102
-        album = self.album
-        left = [m for m in album.members if m.problem]
+        contents = self.contents
         return {
-            "kind": album.kind,
-            "members": len(album.members),
-            "images": album.images,
-            "problems": [*album.errors, *(f"{m.name}: {m.problem}" for m in left)],
+            "kind": self.album.kind,
+            "members": contents.members,
+            "images": contents.images,
+            "problems": list(contents.problems),
         }

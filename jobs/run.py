@@ -95,7 +95,7 @@ class Run:
         """Plan what is not done; what cannot be done gets its result here."""
         todo = [item for item in found.items if before[self._planner.reel_id(item)].done is None]
         planned, unplanned = plan_all(self._planner, todo, apart, self._console.planning)
-        earlier = [b.done for b in before.values() if b.done]
+        earlier = [b.done for b in before.values() if b.done and planned]
         taken = {self._job.outdir / done.output / name: done.input for done in earlier for name in done.files}
         reels, misnamed = settle_names(planned, taken, sources_of(found.items))
         for refusal in (*unplanned, *misnamed):

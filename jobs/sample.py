@@ -113,7 +113,7 @@ def _video_shots(reel: Reel) -> list[Segment]:
 def _album_shots(reel: Reel) -> list[Segment]:
     """Runs of images in the middle of each third; all of a small album."""
     assert isinstance(reel, AlbumReel)
-    ordinals = [member.ordinal for member in reel.album.members if member.colourable]
+    ordinals = [member.ordinal for member in reel.listed().members if member.colourable]
     starts = [0] if len(ordinals) <= SHOTS * _IMAGES else _spread(range(len(ordinals)))
     length = SHOTS * _IMAGES if len(starts) == 1 else _IMAGES
     runs = [ordinals[start : start + length] for start in starts]
@@ -162,7 +162,7 @@ def _album_piece(reel: AlbumReel, path: Path, seconds: float) -> _Piece:
     from pipeline.album_store import StoreReader
 
     results = StoreReader(str(path)).results
-    before = {member.ordinal: member.size for member in reel.album.members}
+    before = {member.ordinal: member.size for member in reel.listed().members}
     sizes = tuple(r.bytes if r.state == "coloured" else before[r.ordinal] for r in results)
     return _Piece(seconds, sizes, sum(before[r.ordinal] for r in results))
 
@@ -188,7 +188,7 @@ def _shot(reel: Reel, cut: Segment, first: _Piece, whole: _Piece, share: float) 
 def _copied_bytes(reel: Reel) -> int:
     """Sound and other streams; members of an archive that are no images."""
     if isinstance(reel, AlbumReel):
-        return sum(member.size for member in reel.album.members if not member.left_out and not member.colourable)
+        return sum(member.size for member in reel.listed().members if not member.left_out and not member.colourable)
     from pipeline.demux import packet_index
 
     assert isinstance(reel, VideoReel)
