@@ -185,10 +185,10 @@ def settle_names(
     kept: list[Reel] = []
     refused: list[Refusal] = []
     for item, first in planned:
-        reel = _keep_extension(item, first) if any(path in wanted for path in first.targets()) else first
-        targets = reel.targets()
-        rival = next((path for path in targets if path in owners), None)
+        reel = _keep_extension(item, first) if wanted and wanted.intersection(first.targets()) else first
         inputs = inputs or ({place(s).resolve() for s in sources} if reel.existing() else inputs)
+        targets = reel.targets() if wanted or owners or inputs else ()
+        rival = next((path for path in targets if path in owners), None)
         source = next((path for path in targets if inputs and path.resolve() in inputs), None)
         if rival is not None:
             error = f"its output {rival} is also that of {owners[rival]}; run them with different -o"

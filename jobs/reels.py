@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from jobs.inputs import Item
@@ -245,6 +247,13 @@ class AlbumReel(Reel):
 
     def targets(self) -> tuple[Place, ...]:  # noqa: D102
         return tuple(self.output / name for name in self._files()) if self.album.kind == "folder" else (self.output,)
+
+    def existing(self) -> Place | None:  # noqa: D102
+        if self.album.kind != "folder" or not isinstance(self.output, Path):
+            return super().existing()
+        root = os.fspath(self.output)
+        found = next((name for name in self._files() if os.path.lexists(f"{root}/{name}")), None)
+        return None if found is None else self.output / found
 
     def _files(self) -> tuple[str, ...]:
         if self.album.kind != "folder":

@@ -268,12 +268,13 @@ def _walk_folder(url: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _stat_files(url: str, names: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    root = os.fspath(local_path(url))
     for name in names:
         if problem := unsafe(os.fsencode(name)):
             yield name, 0, problem
             continue
         try:
-            status = os.stat(local_path(url) / name)  # noqa: PTH116
+            status = os.stat(f"{root}/{name}")  # noqa: PTH116
         except OSError as e:
             yield name, 0, f"cannot be read: {e.strerror}"
             continue
