@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -168,7 +169,7 @@ def _ray(address: str | None, workers: int, debug: bool) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address, log_to_driver=debug)
+        ray.init(address, log_to_driver=debug, logging_level=logging.INFO if debug else logging.CRITICAL)
     except Exception as e:  # Ray raises all sorts
         raise EngineError(f"{address}: no Ray cluster answers there: {_short(e)}") from e
     try:

@@ -118,3 +118,30 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
         work_together(refuse, 2, "ray://127.0.0.1:1", tmp_path, print)
     with pytest.raises(EngineError, match=r"^nowhere: expected ray://HOST:PORT"):
         work_together(refuse, 2, "nowhere", tmp_path, print)
+
+
+def meet(folder: Path, tell: Tell) -> None:
+    import ray
+
+    group = Group()
+    (folder / str(group.rank)).write_text(ray.get_runtime_context().gcs_address)
+    assert group.mean(torch.tensor(float(group.rank))) == 0.5
+    tell(f"worker {group.rank} of {group.size}")
+
+
+@pytest.mark.slow
+def test_workers_meet_on_the_cluster_at_an_address(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    address = cluster.address
+    try:
+        heard: list[str] = []
+        work_together(functools.partial(meet, tmp_path), 2, address, tmp_path / "ray", heard.append)
+        assert not ray.is_initialized()
+    finally:
+        cluster.shutdown()
+    assert capfd.readouterr().out == ""
+    assert sorted(heard) == ["worker 0 of 2", "worker 1 of 2"]
+    assert {(tmp_path / rank).read_text() for rank in "01"} == {address}
