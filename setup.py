@@ -47,6 +47,8 @@ setup(
             "tensorrt-cu13-bindings>=11.4",  # the API alone, that calls are held against; no libraries
         ],
         "int8": ["nncf>=3.4"],
+        "s3": ["s3fs>=2026.9"],  # of fsspec's own version
+        "s3-test": ["flask>=3.1", "flask-cors>=6.0", "moto[s3]>=5.2"],  # a server on this machine
     },
     entry_points={"console_scripts": ["reelcolor=jobs.cli:main"]},
 )

@@ -61,13 +61,15 @@ def colorize(
     """Colour videos, folders, archives of images and numbered scans into OUTDIR.
 
     An INPUT is a video file, a folder, a glob, an archive of images (.zip .cbz .tar .tar.gz .tar.bz2 .tar.xz), an
-    image, or a numbered scan (frames/%06d.dpx, or a folder with --fps). The same command again resumes.
+    image, or a numbered scan (frames/%06d.dpx, or a folder with --fps); @list.txt names one a line. Both INPUT and
+    OUTDIR may be on a store (s3://bucket/films/); credentials come by environment. The same command again resumes.
 
     \b
     Examples:
       reelcolor colorize reel.mkv -o coloured
       reelcolor colorize films/ scans.zip -o coloured --profile preservation --json
       reelcolor colorize 'frames/%06d.dpx' --fps 18 -o coloured --codec ffv1
+      reelcolor colorize s3://archive/films/ -o s3://archive/coloured
     """
     from jobs.console import Console
     from jobs.request import Request

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from jobs.inputs import Item
 from pipeline.errors import InputError
-from pipeline.storage import fingerprint, local_path, open_input
+from pipeline.ranges import VERSION_KEYS
+from pipeline.storage import fingerprint, is_local, local_path, open_input
+from pipeline.stores import StorePath
 
 _HEAD = 1 << 16  # bytes of each image of a folder
 
@@ -27,6 +30,8 @@ def fingerprint_of(item: Item) -> dict[str, Any]:
         from pipeline.scans import scan_files, scan_source
 
         return _of_files(scan_files(scan_source(item.path, Fraction(1))))
+    if item.files and not is_local(item.path):
+        return _of_objects(StorePath(item.path).files(), item.files)
     if item.files:
         return _of_listing(local_path(item.path), item.files)
     return fingerprint(item.path)
@@ -44,6 +49,13 @@ def _of_listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         total += status.st_size
         digest.update(f"{os.fsencode(name).hex()} {status.st_size} {status.st_mtime_ns}\n".encode())
     return {"bytes": total, "sha256_listing": digest.hexdigest()}
+
+
+def _of_objects(listed: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Of objects on a store by what one listing says of them: size, and entity tag or time."""
+    lines = [(name, *(str(listed.get(name, {}).get(key)) for key in ("size", *VERSION_KEYS))) for name in names]
+    total = sum(int(listed[name]["size"]) for name in names if name in listed)
+    return {"bytes": total, "sha256_listing": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
 
 
 def _of_files(paths: Iterable[Path]) -> dict[str, Any]:

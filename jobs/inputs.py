@@ -1,6 +1,6 @@
-"""What the INPUT arguments stand for: files, folders, globs, archives and numbered scans → items of work.
+"""What the INPUT arguments stand for: files, folders, globs, lists, archives and numbered scans → items of work.
 
-Nothing is opened here; kinds are told from names and from what the file system says.
+Nothing but lists is opened here; kinds are told from names and from what the file system or the store says.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jobs.runs import runs
+from jobs.store_inputs import QUERIES, expand
+from pipeline.errors import ReelcolorError, StorageError
 from pipeline.member_names import IMAGE_SUFFIXES
 from pipeline.scans import IMAGE_SUFFIXES as SCAN_SUFFIXES
-from pipeline.storage import Place, is_local
+from pipeline.storage import Place, is_local, local_path, place
+from pipeline.stores import StorePath, redacted
 
 Kind = Literal["video", "album", "scan"]
 
@@ -84,8 +87,7 @@ def kind_of(name: str, as_scan: bool = False) -> Literal["video", "archive", "im
 class _Images:
     """The images met below one root: what becomes one album."""
 
-    root: Path
-    place: PurePosixPath
+    root: Place
     files: list[str] = field(default_factory=list)
 
 
@@ -94,17 +96,22 @@ class _Finder:
 
     def __init__(self, outdir: Place, as_scan: bool) -> None:
         self._outdir = _identity(outdir) if isinstance(outdir, Path) else None
+        self._out_url = str(outdir)
         self._as_scan = as_scan
         self._found = Found()
         self._order: list[Item | _Images] = []
-        self._albums: dict[Path, _Images] = {}
+        self._albums: dict[Place, _Images] = {}
+        self._scans: set[Path] = set()
         self._files: set[str] = set()
         self._folders: set[tuple[int, int] | None] = set()
 
     def add(self, argument: str) -> None:
         """Sort one argument."""
-        path = Path(argument)
-        if not is_local(argument):
+        path = local_path(argument)
+        argument = str(path) if argument.startswith("file://") else argument
+        if argument.startswith("@") and not os.path.lexists(path):
+            self._add_list(argument[1:])
+        elif not is_local(argument):
             self._add_url(argument)
         elif path.is_dir():
             self._add_tree(path, path, PurePosixPath())
@@ -125,12 +132,55 @@ class _Finder:
             self._found.items += [entry] if isinstance(entry, Item) else _albums(entry)
         return self._found
 
+    def _add_list(self, url: str) -> None:
+        """Each line of a text file; blank ones, and those that begin with #, say nothing."""
+        try:
+            lines = place(url).read_bytes().decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError, StorageError) as e:
+            plain = "no such file" if isinstance(e, FileNotFoundError) else str(e).removeprefix(f"{url}: ")
+            self._found.refused.append((redacted(f"@{url}"), f"the list cannot be read: {plain}"))
+            return
+        for line in map(str.strip, lines):
+            if line.startswith("@"):
+                self._found.refused.append((line, f"is a list inside the list {url}; give it by itself"))
+            elif line and not line.startswith("#"):
+                self.add(line)
+
     def _add_url(self, url: str) -> None:
-        name = url.rstrip("/").rpartition("/")[2]
-        kind = kind_of(name)
-        self._order.append(
-            Item("video" if kind == "video" else "album", url, PurePosixPath(name), (), kind is not None)
-        )
+        last = PurePosixPath(url.rstrip("/").rpartition("/")[2])
+        if _NUMBER.search(last.name) and not url.startswith(QUERIES):  # there, %20 is a space
+            self._order.append(Item("scan", url, last))  # refused when it is planned, with the reason
+            return
+        try:
+            found = expand(url, certain=kind_of(last.name) is not None)
+        except ReelcolorError as e:
+            self._found.refused.append((redacted(url), str(e).removeprefix(f"{redacted(url)}: ")))
+            return
+        if str(found.root) == self._out_url and not found.named:
+            self._found.refused.append((url, "is the output folder too; choose another with -o"))
+            return
+        before = self._met()
+        for name in found.names:
+            self._add_object(found.root, name, found.named)
+        if self._met() == before and not found.named:
+            self._found.refused.append((url, "no video, image or archive in this folder"))
+
+    def _add_object(self, root: StorePath, name: str, named: bool) -> None:
+        """One object; its result goes to where it lies below `root`."""
+        path, kind = root / name, kind_of(name)
+        if str(path).startswith(f"{self._out_url}/"):
+            return
+        if self._is_repeated(str(path), str(path)):
+            return
+        if kind is None and not named:
+            self._found.skipped.append((str(path), "is no video, image or archive by its name"))
+        elif kind == "image" and self._as_scan:
+            self._found.refused.append((str(path), "numbered scans are read from a local folder only; copy them first"))
+        elif kind == "image":
+            self._album_of(root).files.append(name)
+        else:
+            sort: Kind = "video" if kind == "video" else "album"
+            self._order.append(Item(sort, str(path), PurePosixPath(name), (), kind is not None))
 
     def _add_glob(self, pattern: str) -> None:
         root = _fixed_part(pattern)
@@ -170,13 +220,6 @@ class _Finder:
         self._album_of(root).files.append(name)
         return True
 
-    def _album_of(self, root: Path) -> _Images:
-        """The images below a root, which make one album."""
-        if root not in self._albums:
-            self._albums[root] = _Images(root, PurePosixPath())
-            self._order.append(self._albums[root])
-        return self._albums[root]
-
     def _walk(self, top: Path) -> Iterator[tuple[Path, list[str]]]:
         """The folders below `top` and their files, in order; hidden ones and OUTDIR left out, loops of links cut."""
         for folder, folders, names in os.walk(top, followlinks=True, onerror=self._unreadable):
@@ -202,36 +245,48 @@ class _Finder:
             (self._found.refused if explicit else self._found.skipped).append((str(path), reason))
             return
         absolute = os.path.abspath(path)  # noqa: PTH100  (Path.absolute keeps "..")
-        if absolute in self._files:
-            self._found.skipped.append((str(path), "is given twice"))
+        if self._is_repeated(absolute, str(path)):
             return
-        self._files.add(absolute)
         if kind == "image":
             self._add_image(path, root, explicit)
         else:
             self._order.append(Item("album" if kind == "archive" else "video", str(path), name, (), kind is not None))
 
+    def _is_repeated(self, address: str, shown: str) -> bool:
+        """Note a file; whether it has been met before."""
+        if address in self._files:
+            self._found.skipped.append((shown, "is given twice"))
+            return True
+        self._files.add(address)
+        return False
+
+    def _album_of(self, root: Place) -> _Images:
+        """The images below a root, which make one album."""
+        if root not in self._albums:
+            self._albums[root] = _Images(root)
+            self._order.append(self._albums[root])
+        return self._albums[root]
+
     def _add_image(self, path: Path, root: Path, explicit: bool) -> None:
         if self._as_scan and explicit:
             self._found.refused.append((str(path), "with --fps, give the folder or a pattern such as name%06d.dpx"))
             return
-        key = path.parent if self._as_scan else root
-        if key not in self._albums:
-            place = PurePosixPath(path.parent.relative_to(root)) if self._as_scan else PurePosixPath()
-            self._albums[key] = _Images(key, place)
-            if self._as_scan:
-                named = place if place.name else PurePosixPath(path.absolute().parent.resolve().name or "scan")
-                self._order.append(Item("scan", str(key), named.with_name(named.name + path.suffix)))
-            else:
-                self._order.append(self._albums[key])
-        self._albums[key].files.append(path.relative_to(key).as_posix())
+        if not self._as_scan:
+            self._album_of(root).files.append(path.relative_to(root).as_posix())
+            return
+        folder = path.parent
+        if folder not in self._scans:
+            self._scans.add(folder)
+            below = PurePosixPath(folder.relative_to(root))
+            named = below if below.name else PurePosixPath(path.absolute().parent.resolve().name or "scan")
+            self._order.append(Item("scan", str(folder), named.with_name(named.name + path.suffix)))
 
 
 def _albums(images: _Images) -> list[Item]:
     if len(images.files) == 1:
         only = images.files[0]
-        return [Item("album", str(images.root / only), images.place / only)]
-    return [Item("album", str(images.root), images.place, run) for run in runs(images.files)]
+        return [Item("album", str(images.root / only), PurePosixPath(only))]
+    return [Item("album", str(images.root), PurePosixPath(), run) for run in runs(images.files)]
 
 
 def _unusable(path: Path | str) -> str | None:

@@ -8,15 +8,16 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.frames import Source
-from pipeline.storage import is_local
+from pipeline.storage import is_local, place
 
 
 def prove(source: str, output: str) -> dict[str, Any]:
     """Decode and compare; raises InputError where either cannot be read as a video."""
     from pipeline.verify import verify_reel
 
-    if Path(output).is_dir():
+    if place(output).is_dir():
         raise InputError(f"{output}: is a folder, expected a video that reelcolor wrote")
+    place(source)  # refused where it holds credentials
     found = verify_reel(_source(source, output), output)
     return {"source": source, "output": output, **dataclasses.asdict(found)}
 

@@ -14,7 +14,7 @@ from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
 from jobs.worker import IN_FLIGHT, Opener
 from pipeline.errors import EngineError, InputError
-from pipeline.storage import Place, is_local, local_path, sha256_file
+from pipeline.storage import Place, is_local, local_path, place, sha256_file
 
 if TYPE_CHECKING:
     from pipeline.infer import Colorizer
@@ -40,6 +40,8 @@ class Request:
     debug: bool = False
 
     def __post_init__(self) -> None:
+        for url in self.inputs:
+            place(url)  # refused where it holds credentials, before it is shown or written down anywhere
         encoder_settings(self.recipe)
 
 

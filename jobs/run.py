@@ -12,7 +12,6 @@ from jobs.apart import Apart
 from jobs.console import Console
 from jobs.drive import Drive
 from jobs.hands import Census, Load
-from jobs.hardware import check_hwaccel
 from jobs.inputs import Found, find_inputs
 from jobs.ledger import Done, Job, Record, media_name
 from jobs.plan import Planner, plan_all, settle_names
@@ -54,7 +53,7 @@ class Run:
 
     def __init__(self, request: Request, job: Job, colouring: Colouring, console: Console) -> None:
         self._request, self._job, self._colouring, self._console = request, job, colouring, console
-        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job.folder)
+        self._planner = Planner(request.recipe, colouring.weights, job.outdir)
         self._settings = request.recipe.as_dict() | {"weights": colouring.weights}
         self._states: dict[str, State] = {}
         self._inputs: dict[str, str] = {}  # reel → input, in order
@@ -69,7 +68,6 @@ class Run:
         self._inputs = {self._planner.reel_id(item): item.path for item in found.items}
         for path, reason in found.skipped:
             self._console.note(f"{path}: {reason}; left out")
-        check_hwaccel(self._request.recipe, apart, self._console.note)
         before = self._look_back(found)
         reels = self._plan(found, before, apart)
         entries = [b.done.plan for b in before.values() if b.done] + [reel.entry() for reel in reels]
@@ -118,8 +116,6 @@ class Run:
             return
         state = State(reel, ledger, replace)
         ledger.sweep(reel.targets())
-        if self._request.recipe.hwaccel == "auto" and reel.settled:
-            ledger.begin(reel.settled)
         state.take_stock(self._console.note)
         self._states[reel.id] = state
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import IO
 
-import fsspec
-
 from pipeline import tars, zips
 from pipeline.compression import MAGIC, Codec, Expander, decompressor
 from pipeline.errors import InputError, StorageError
@@ -23,6 +21,7 @@ from pipeline.member_names import IMAGE_SUFFIXES, Names, is_image, other_picture
 from pipeline.members import Album, AlbumKind, Member
 from pipeline.pictures import sniff
 from pipeline.storage import is_local, local_path, open_input
+from pipeline.stores import StorePath
 
 __all__ = ["IMAGE_SUFFIXES", "Album", "AlbumKind", "Member", "album_kind", "list_members", "open_tar", "read_members"]
 
@@ -75,7 +74,7 @@ def list_members(url: str, limits: Limits = DEFAULT_LIMITS, files: Sequence[str]
     files: of a folder, the relative paths that make the album, in order; None takes all there is below it.
     Raises InputError where there is nothing to list, or the whole exceeds `limits`.
     """
-    kind = album_kind(url)
+    kind = "folder" if files and not is_local(url) else album_kind(url)
     if kind is None:
         raise InputError(f"{url}: is neither an image nor a zip or tar archive of images; see the list of formats")
     if kind == "folder":
@@ -256,18 +255,23 @@ def _others(members: list[Member]) -> tuple[str, ...]:
 
 def _walk_folder(url: str) -> Iterator[tuple[str, int, str]]:
     """(relative path, bytes, what is special about it); links to folders are not followed, nor are job folders."""
-    if not is_local(url):
-        fs, root = fsspec.core.url_to_fs(url)
-        for path, info in fs.find(root, detail=True).items():
-            yield path.removeprefix(root).lstrip("/"), int(info["size"]), ""
-        return
     root = os.fspath(local_path(url))
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if name != ".reelcolor"]
         yield from _stat_files(url, [os.path.relpath(os.path.join(folder, name), root) for name in names])  # noqa: PTH118
 
 
+def _listed_files(url: str, names: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    listed = StorePath(url).files()
+    for name in names:
+        there = name in listed
+        yield name, int(listed[name]["size"]) if there else 0, "" if there else "cannot be read: no such file"
+
+
 def _stat_files(url: str, names: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    if not is_local(url):
+        yield from _listed_files(url, names)
+        return
     root = os.fspath(local_path(url))
     for name in names:
         if problem := unsafe(os.fsencode(name)):

@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
+from pipeline.ranges import RangeFile, StoredObject
 from pipeline.scans import scan_files
+from pipeline.skim import SKIMMING, is_indexed, skim
 from pipeline.storage import is_local, local_path, open_input
+from pipeline.stores import StorePath
 
 if TYPE_CHECKING:
-    from av.codec.hwaccel import HWAccel
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -32,34 +35,39 @@ NO_PTS = int(np.iinfo(np.int64).min)  # a packet without a timestamp
 _PICTURE_ONLY = Disposition.attached_pic | Disposition.timed_thumbnails
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text files as pictures
 _IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
+_COMPARED = 24  # packets listed both ways before a file is listed without its pictures
 _FRUITLESS = 16  # read errors in a row after which a file is given up
 
 
 @contextlib.contextmanager
-def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -> Iterator[InputContainer]:
-    """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes. Raises InputError or StorageError in one line."""
-    with contextlib.ExitStack() as stack:
-        container = stack.enter_context(_open(source, hwaccel, options, stack))
+def open_media(source: Source, **options: str) -> Iterator[InputContainer]:
+    """Open for demuxing; `options` are FFmpeg's. Raises InputError or StorageError in one line."""
+    if is_local(source.url) and source.format != "image2":
+        _check_file(source)
+    with media_file(source.url) as file, _open(source, file, options) as container:
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
         yield container
 
 
-def _open(
-    source: Source, hwaccel: HWAccel | None, options: dict[str, str], stack: contextlib.ExitStack
-) -> InputContainer:
-    file: Any
-    if is_local(source.url):
-        if source.format != "image2":
-            _check_file(source)
-        file = f"file:{local_path(source.url)}"  # or a colon in the name would make it a protocol
-    else:
-        file = stack.enter_context(open_input(source.url))
+@contextlib.contextmanager
+def media_file(url: str) -> Iterator[Any]:
+    """What av.open takes for a path or URL; raises the StorageError that FFmpeg took for the end of the file."""
+    if is_local(url):
+        yield f"file:{local_path(url)}"  # or a colon in the name would make it a protocol
+        return
+    with cast(RangeFile, open_input(url)) as file:
+        try:
+            yield file
+        finally:
+            if file.failure:
+                raise file.failure
+
+
+def _open(source: Source, file: Any, options: dict[str, str]) -> InputContainer:
     options = {"protocol_whitelist": "file,crypto,data"} | dict(source.options) | options
     try:
-        container: InputContainer = av.open(
-            file, "r", format=source.format, options=options, metadata_errors="replace", hwaccel=hwaccel
-        )
+        container: InputContainer = av.open(file, "r", format=source.format, options=options, metadata_errors="replace")
     except PermissionError as e:
         raise StorageError(f"{source.url}: cannot be read: permission denied") from e
     except (FFmpegError, EOFError, ValueError) as e:
@@ -143,7 +151,6 @@ class DecodeReport:
     concealed: int = 0  # pictures that the decoder patched
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
-    fell_back: str = ""  # why pictures that NVDEC was to decode were decoded in software
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -154,8 +161,7 @@ class DecodeReport:
             (self.concealed, "damaged pictures patched by the decoder"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
-        fell_back = (f"decoded in software: {self.fell_back}",) if self.fell_back else ()
-        return (*(f"{count} {what}" for count, what in counted if count), *self.notes, *fell_back)
+        return tuple(f"{count} {what}" for count, what in counted if count) + tuple(self.notes)
 
 
 def read_packets(
@@ -199,6 +205,11 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
+    def equals(self, other: PacketIndex) -> bool:
+        """Whether the other holds the same packets."""
+        names = ("pts", "dts", "duration", "size", "keyframe", "shown")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
 
 def packet_index(source: Source) -> PacketIndex:
     """Index of the main stream's packets, by demuxing the whole file once; kept while the file stays as it is."""
@@ -207,24 +218,37 @@ def packet_index(source: Source) -> PacketIndex:
         n = len(sizes)
         return PacketIndex(np.arange(n), np.arange(n), np.ones(n, np.int64), sizes, np.ones(n, bool), np.ones(n, bool))
     if not is_local(source.url):
-        return _read_index(source)
+        return _kept_index(source, StoredObject(StorePath(source.url)).signature)
     found = _check_file(source)
     return _kept_index(source, (found.st_size, found.st_mtime_ns, found.st_ino))
 
 
 @lru_cache(maxsize=2)
-def _kept_index(source: Source, _signature: tuple[int, ...]) -> PacketIndex:
-    return _read_index(source)
+def _kept_index(source: Source, _signature: tuple[Any, ...]) -> PacketIndex:
+    return _read_index(source) if is_local(source.url) else _light_index(source)
 
 
-def _read_index(source: Source) -> PacketIndex:
+def _light_index(source: Source) -> PacketIndex:
+    """The index of a file on a store: of an MP4 or MOV without reading its pictures.
+
+    Where the first packets are not the same without their content, and in other containers, all of the file is read.
+    """
+    with open_media(source) as container:
+        light = is_indexed(container)
+    light = light and _read_index(source, _COMPARED, skimming=True).equals(_read_index(source, _COMPARED))
+    return _read_index(source, skimming=light)
+
+
+def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
     pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
     keyframe, shown = bytearray(), bytearray()
     report = DecodeReport()
-    with open_media(source) as container:
+    with open_media(source, **(SKIMMING if skimming else {})) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
-        for packet in read_packets(container, stream, source, report):
+        if skimming:
+            skim(container)
+        for packet in islice(read_packets(container, stream, source, report), most):
             if not pts and packet.has_sidedata("encryption_info"):
                 raise InputError(f"{source.url}: is encrypted; decrypt it first")
             pts.append(NO_PTS if packet.pts is None else packet.pts)

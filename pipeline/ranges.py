@@ -15,7 +15,7 @@ from pipeline.stores import StorePath, attempt
 _BLOCK = 1 << 18  # bytes; what a look into the middle of a file costs
 _AHEAD = 32  # blocks; what reading on from block to block comes to ask for at once
 _CACHED = 256  # blocks in memory: 64 MiB
-_CHANGES = (
+VERSION_KEYS = (
     "ETag",
     "etag",
     "version_id",
@@ -60,13 +60,14 @@ class StoredObject:
         try:
             info = place.info()
         except FileNotFoundError as e:
-            raise InputError(f"{place}: no such file") from e
+            bucket = ", nor such a bucket" if "bucket does not exist" in str(e) else ""
+            raise InputError(f"{place}: no such file{bucket}") from e
         if info["type"] == "directory":
             raise InputError(f"{place}: is a folder, expected a file")
         if info.get("size") is None:
             raise StorageError(f"{place}: the server does not tell its size; copy the file here first")
         self.place, self.size = place, int(info["size"])
-        self.signature = (place.url, self.size, *(str(info[key]) for key in _CHANGES if key in info))
+        self.signature = (place.url, self.size, *(str(info[key]) for key in VERSION_KEYS if key in info))
 
     def open(self, _mode: str = "rb") -> RangeFile:
         """A reader of its own, at the beginning."""
@@ -81,7 +82,7 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, source: StoredObject) -> None:
         super().__init__()
-        self._object = source
+        self.source = source
         self._at = 0
         self._next, self._ahead = -1, 1
         self._hollow: Sequence[tuple[int, int]] = ()
@@ -90,7 +91,7 @@ class RangeFile(io.RawIOBase):
     @property
     def name(self) -> str:
         """The object's URL."""
-        return self._object.place.url
+        return self.source.place.url
 
     def readable(self) -> bool:
         """It is."""
@@ -106,7 +107,7 @@ class RangeFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go elsewhere; reads nothing."""
-        base = (0, self._at, self._object.size)[whence]
+        base = (0, self._at, self.source.size)[whence]
         if base + offset < 0:
             raise ValueError(f"expected a place inside the file, got {offset = }, {whence = }")
         self._at = base + offset
@@ -118,7 +119,7 @@ class RangeFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """`size` bytes, fewer only at the end; raises StorageError."""
-        end = self._object.size if size is None or size < 0 else min(self._object.size, self._at + size)
+        end = self.source.size if size is None or size < 0 else min(self.source.size, self._at + size)
         parts = []
         while self._at < end:
             part = self._part(end)
@@ -139,7 +140,7 @@ class RangeFile(io.RawIOBase):
 
     def _part(self, end: int) -> bytes:
         """Some bytes from here on, up to `end`."""
-        nearest = bisect_right(self._hollow, (self._at, self._object.size))
+        nearest = bisect_right(self._hollow, (self._at, self.source.size))
         if nearest and self._at < self._hollow[nearest - 1][1]:
             return bytes(min(end, self._hollow[nearest - 1][1]) - self._at)
         if nearest < len(self._hollow):
@@ -148,20 +149,20 @@ class RangeFile(io.RawIOBase):
         return self._block(number)[skipped : skipped + end - self._at]
 
     def _block(self, number: int) -> bytes:
-        block = _blocks.get(self._object.signature, number)
+        block = _blocks.get(self.source.signature, number)
         if block is not None:
             return block
         self._ahead = min(2 * self._ahead, _AHEAD) if number == self._next else 1
         self._next = number + self._ahead
         start = number * _BLOCK
-        data = self._fetch(start, min(self._object.size, start + self._ahead * _BLOCK))
+        data = self._fetch(start, min(self.source.size, start + self._ahead * _BLOCK))
         for n in range(self._ahead):
             if part := data[n * _BLOCK : (n + 1) * _BLOCK]:
-                _blocks.put(self._object.signature, number + n, part)
+                _blocks.put(self.source.signature, number + n, part)
         return data[:_BLOCK]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        url = self._object.place.url
+        url = self.source.place.url
 
         def range_of(fs: Any, path: str) -> bytes:
             data: bytes = fs.cat_file(path, start=start, end=end)

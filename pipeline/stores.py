@@ -22,6 +22,7 @@ from pipeline.errors import StorageError
 
 T = TypeVar("T")
 
+_WRITING = "cannot be written"
 _ATTEMPTS = 6
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0  # seconds; the n-th delay is drawn from 0 to 0.25 · 2ⁿ
 # What another attempt would not change: the answer is no, or the question is wrong.
@@ -111,7 +112,7 @@ class StorePath:
     def write_bytes(self, data: bytes) -> None:
         """Write a small object, at once or not at all."""
         if self._atomic:
-            attempt(self.url, "cannot be written", lambda fs, path: fs.pipe_file(path, data))
+            attempt(self.url, _WRITING, lambda fs, path: fs.pipe_file(path, data))
         else:
             self._renamed(lambda fs, path: fs.pipe_file(path, data))
 
@@ -128,12 +129,12 @@ class StorePath:
                     raise
                 fs.pipe_file(path, data)
 
-        attempt(self.url, "cannot be written", create)
+        attempt(self.url, _WRITING, create)
 
     def upload(self, file: Path) -> None:
         """Write a local file's content, in parts where it is large."""
         if self._atomic:
-            attempt(self.url, "cannot be written", lambda fs, path: fs.put_file(str(file), path))
+            attempt(self.url, _WRITING, lambda fs, path: fs.put_file(str(file), path))
         else:
             self._renamed(lambda fs, path: fs.put_file(str(file), path))
         size, sent = self.info()["size"], file.stat().st_size
@@ -184,20 +185,22 @@ class StorePath:
                     fs.rm_file(f"{folder}/{part}")
                 raise
 
-        attempt((parent / self.name).url, "cannot be written", put)
+        attempt((parent / self.name).url, _WRITING, put)
 
 
 def attempt(url: str, failed: str, action: Callable[[Any, str], T]) -> T:
     """`action(file system, path)`, tried again where that may help.
 
-    Raises FileNotFoundError and FileExistsError as they come, StorageError that says what `failed` for the rest.
+    Raises FileExistsError and, of what is read, FileNotFoundError; StorageError that says what `failed` for the rest.
     """
     for n in range(_ATTEMPTS):
         try:
             fs, path = file_system(url)
             fs.invalidate_cache()  # others write to the same store
             return action(fs, path)
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError) as e:
+            if failed == _WRITING and isinstance(e, FileNotFoundError):
+                raise StorageError(f"{url}: {failed}: {_reason(e, n + 1)}; create the bucket first") from e
             raise
         except Exception as e:  # stores raise all sorts
             if isinstance(e, StorageError):

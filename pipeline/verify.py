@@ -7,11 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import av
 import cv2
 import numpy as np
 
@@ -22,9 +20,10 @@ from pipeline.frames import Plane, Source, StreamInfo
 from pipeline.join import same_family
 from pipeline.lumamap import LumaMap
 from pipeline.probe import probe
+from pipeline.storage import Place
 from pipeline.streams import cover_pictures, is_cover, is_made_by_muxer, kept_tags, rescale
 from pipeline.timing import timeline_offsets
-from pipeline.written import Expected, changed_tags, chapters_of, find_problems
+from pipeline.written import Expected, changed_tags, chapters_of, find_problems, open_written
 
 LOSSLESS = frozenset(("ffv1", "ffvhuff", "huffyuv", "magicyuv", "rawvideo", "utvideo"))
 LEAST_PSNR = 20.0  # dB of every picture in a lossy output; another picture in its place gives about 10 to 15
@@ -61,7 +60,7 @@ class Verification:
         return f"{self.frames} frames, PSNR-Y {self.psnr_mean:.2f} dB, {self.psnr_min:.2f} dB at least"
 
 
-def verify_reel(source: Source, output: str | Path) -> Verification:
+def verify_reel(source: Source, output: str | Place) -> Verification:
     """Compare an output with its source by decoding both whole.
 
     Tolerances: timestamps must agree to the tick of the output's time base; luma of a lossless codec exactly, of a
@@ -75,10 +74,10 @@ def verify_reel(source: Source, output: str | Path) -> Verification:
     for wanted, got in _aligned(_pictures(source, info), _pictures(made, result), info, result):
         comparison.add(wanted, got)
     problems = comparison.problems()
-    expected = _expected(source, info, Path(output), result, comparison.pts)
-    problems += [expected] if isinstance(expected, str) else find_problems(Path(output), expected)
+    expected = _expected(source, info, output, result, comparison.pts)
+    problems += [expected] if isinstance(expected, str) else find_problems(output, expected)
     with open_media(source) as opened:
-        tags = changed_tags(Path(output), kept_tags(opened, _muxer(result)))
+        tags = changed_tags(output, kept_tags(opened, _muxer(result)))
         streams = len(opened.streams)
     return comparison.verification(streams, problems, [f"tag {key} is not the source's" for key in tags])
 
@@ -183,9 +182,11 @@ class _Comparison:
         )
 
 
-def _expected(source: Source, info: StreamInfo, output: Path, result: StreamInfo, pts: list[int]) -> Expected | str:
+def _expected(
+    source: Source, info: StreamInfo, output: str | Place, result: StreamInfo, pts: list[int]
+) -> Expected | str:
     """What the source says must be in the output; a problem in words where their streams do not pair up."""
-    with av.open(str(output), metadata_errors="replace") as written:
+    with open_written(output) as written:
         units = [s.time_base for s in written.streams if s.index != result.index and _has_packets(s)]
     with open_media(source) as opened:
         covers = cover_pictures(opened)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 
 from pipeline.copying import StreamRecord, is_pause
-from pipeline.demux import NO_PTS
+from pipeline.demux import NO_PTS, media_file
+from pipeline.storage import Place
 from pipeline.streams import codec_name, is_cover, is_made_by_muxer, rescale
 
 if TYPE_CHECKING:
@@ -59,9 +60,16 @@ def chapters_of(container: InputContainer) -> list[Chapter]:
     ]
 
 
-def find_problems(path: Path, expected: Expected) -> list[str]:
+@contextmanager
+def open_written(path: str | Place, format: str | None = None) -> Iterator[InputContainer]:
+    """Open a file that FFmpeg has just written or is said to have; its errors come as they are."""
+    with media_file(str(path)) as file, av.open(file, format=format, metadata_errors="replace") as written:
+        yield written
+
+
+def find_problems(path: str | Place, expected: Expected) -> list[str]:
     """Everything in which the file differs from what was to be written; empty when it is all there."""
-    with av.open(str(path), format=expected.format, metadata_errors="replace") as written:
+    with open_written(path, expected.format) as written:
         problems = _chapter_problems(written, expected)
         attached = sorted(size for s in written.streams if (size := _attached_size(s)) is not None)
         covers = [s.index for s in written.streams if is_cover(s)]
@@ -132,11 +140,11 @@ def _chapter_problems(written: InputContainer, expected: Expected) -> list[str]:
     )
 
 
-def changed_tags(path: Path, tags: Mapping[str, str]) -> list[str]:
+def changed_tags(path: str | Place, tags: Mapping[str, str]) -> list[str]:
     """The keys of `tags`, in any case, that the file does not have with the same value; a longer comment will do."""
     if not tags:
         return []
-    with av.open(str(path), metadata_errors="replace") as written:
+    with open_written(path) as written:
         # MOV shows the timecode as a tag of the file, of its streams, or of both.
         got = {k: v for s in written.streams for k, v in s.metadata.items() if k == "timecode"}
         got |= {_key(k): v for k, v in written.metadata.items()}

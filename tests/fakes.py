@@ -30,6 +30,7 @@ from jobs.request import Colouring, Request
 from jobs.results import Report
 from jobs.run import colorize
 from pipeline.errors import EngineError, InputError
+from pipeline.storage import Place, place
 
 WEIGHTS = "0" * 64
 os.environ["PYTHONPATH"] = os.pathsep.join(  # so that workers find this module
@@ -95,7 +96,7 @@ def colouring(kind: str = "fake", **settings: Any) -> Colouring:
     return Colouring(partial(open_fake, kind, **settings), WEIGHTS)
 
 
-def run(*inputs: Path | str, out: Path, kind: str = "fake", workers: int | None = None, **settings: Any) -> Report:
+def run(*inputs: Path | str, out: Place, kind: str = "fake", workers: int | None = None, **settings: Any) -> Report:
     """`colorize` with a fake colorizer, in segments of a second."""
     engine = {name: settings.pop(name) for name in ("delay", "key") if name in settings}
     overwrite = settings.pop("overwrite", False)
@@ -131,6 +132,6 @@ def no_leftovers(out: Path) -> bool:
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
-    report = run(*options.pop("inputs"), out=Path(options.pop("out")), **options)
+    report = run(*options.pop("inputs"), out=place(options.pop("out")), **options)
     print(json.dumps(report.document()))
     sys.exit(report.exit_code)

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+import zipfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import media
+import numpy as np
 import pytest
 from fakes import content, run, statuses
 from fsspec.implementations.memory import MemoryFileSystem
+from media import write
+from PIL import Image
 
 from jobs import lease
+from jobs.apart import Apart
+from jobs.inputs import Found, find_inputs
 from jobs.ledger import FOLDER
+from jobs.plan import Planner
+from jobs.proof import prove
+from jobs.recipe import Recipe
 from pipeline import stores
+from pipeline.demux import packet_index
 from pipeline.errors import InputError, StorageError
+from pipeline.frames import Source
+from pipeline.probe import probe
 from pipeline.ranges import StoredObject
 from pipeline.storage import first_existing, place, replacing, sha256_file, write_bytes
 from pipeline.stores import StorePath, redacted
@@ -30,6 +45,7 @@ class Counting(MemoryFileSystem):
     pseudo_dirs: ClassVar[list[str]] = [""]
     calls: ClassVar[list[str]] = []
     fails: ClassVar[list[Exception]] = []
+    read: ClassVar[list[int]] = []  # bytes
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -50,11 +66,23 @@ class Counting(MemoryFileSystem):
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         self._asked("cat")
-        return super().cat_file(path, start, end, **kwargs)  # type: ignore[no-any-return]
+        data: bytes = super().cat_file(path, start, end, **kwargs)
+        self.read.append(len(data))
+        return data
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         self._asked("pipe")
         super().pipe_file(path, value, mode, **kwargs)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan in this process, which has the store in its memory."""
+
+    def call(self: Apart, path: str, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    monkeypatch.setattr(Apart, "call", call)
 
 
 @pytest.fixture
@@ -131,6 +159,13 @@ def test_what_another_attempt_does_not_change_is_said_at_once(store: type[Counti
     with pytest.raises(StorageError, match=r"counting://b/a: cannot be read: .*(environment|pip install)"):
         place("counting://b/a").read_bytes()
     assert store.calls == ["cat"]
+
+
+def test_what_is_to_be_installed_for_a_store_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3", raising=False)
+    with pytest.raises(StorageError, match=r"^s3://b/a: cannot be read: .*s3fs.*; pip install .*\[s3\]"):
+        place("s3://b/a").read_bytes()
 
 
 def test_a_missing_object_is_no_storage_error(store: type[Counting]) -> None:
@@ -287,6 +322,174 @@ def fetched(where: Any, folder: Path) -> Any:
     copy = folder / where.name
     copy.write_bytes(where.read_bytes())
     return content(copy)
+
+
+# --- inputs
+
+
+def put(local: Path, url: str) -> str:
+    write_bytes(place(url), local.read_bytes())
+    return url
+
+
+def found(*arguments: str, out: str = "counting://b/out", as_scan: bool = False) -> Found:
+    return find_inputs(arguments, place(out), as_scan)
+
+
+def empty(*urls: str) -> None:
+    for url in urls:
+        write_bytes(place(f"counting://b/{url}"), b"")
+
+
+def test_a_folder_on_a_store_is_mirrored_after_one_listing(store: type[Counting]) -> None:
+    empty("in/a.mkv", "in/deep/b.mov", "in/deep/c.zip", "in/1.jpg", "in/x/2.png", "in/notes.txt", "in/.d/e.mkv")
+    store.calls.clear()
+    result = found("counting://b/in/")
+    assert [(item.kind, item.path, str(item.name), item.files) for item in result.items] == [
+        ("album", "counting://b/in", ".", ("1.jpg", "x/2.png")),
+        ("video", "counting://b/in/a.mkv", "a.mkv", ()),
+        ("video", "counting://b/in/deep/b.mov", "deep/b.mov", ()),
+        ("album", "counting://b/in/deep/c.zip", "deep/c.zip", ()),
+    ]
+    assert [path for path, _ in result.skipped] == ["counting://b/in/notes.txt"]
+    assert store.calls == ["find"]
+    assert found("counting://b/in").items == result.items
+    assert [str(i.name) for i in found("counting://b/in/", out="counting://b/in/deep").items] == [".", "a.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("in/*.mkv", ["a.mkv", "b.mkv"]),
+        ("in/**/*.mkv", ["a.mkv", "b.mkv", "deep/c.mkv"]),
+        ("in/[b-z].mkv", ["b.mkv"]),
+        ("*/deep", ["in/deep/c.mkv"]),
+    ],
+)
+def test_a_pattern_on_a_store(store: type[Counting], pattern: str, names: list[str]) -> None:
+    empty("in/a.mkv", "in/b.mkv", "in/deep/c.mkv", "in/.hidden.mkv")
+    result = found(f"counting://b/{pattern}")
+    assert [str(item.name) for item in result.items] == names
+
+
+def test_an_object_with_a_known_name_costs_no_request(store: type[Counting]) -> None:
+    (item,) = found("counting://b/deep/film.mkv").items
+    assert (item.path, str(item.name)) == ("counting://b/deep/film.mkv", "film.mkv")
+    assert not store.calls
+
+
+@pytest.mark.parametrize("where", ["counting://b/lists/today.txt", "today.txt"])
+def test_a_list_names_one_input_a_line(
+    store: type[Counting], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local.mkv").touch()
+    empty("in/a.mkv")
+    text = "\ufeff# reels\n\ncounting://b/in/a.mkv\r\n  local.mkv\ncounting://b/in/a.mkv\n@more.txt\nnone.mkv\n"
+    write_bytes(place(where), text.encode())
+    result = found(f"@{where}")
+    assert [item.path for item in result.items] == ["counting://b/in/a.mkv", "local.mkv"]
+    assert result.skipped == [("counting://b/in/a.mkv", "is given twice")]
+    assert [path for path, _ in result.refused] == ["@more.txt", "none.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("counting://b/none/", "no such file or folder"),
+        ("counting://b/none", "no such file or folder"),
+        ("counting://b/none*.mkv", "no file or folder matches"),
+        ("@counting://b/none.txt", "the list cannot be read: no such file"),
+        ("@none.txt", "the list cannot be read: no such file"),
+        ("counting://me:secret@b/film.mkv", "holds credentials; give them by environment (AWS_*, FSSPEC_*)"),
+        ("counting://b/out/", "is the output folder too; choose another with -o"),
+    ],
+)
+def test_what_is_not_there_is_said(store: type[Counting], argument: str, reason: str) -> None:
+    ((path, said),) = found(argument).refused
+    assert (path, said) == (argument.replace("me:secret", "***"), reason)
+
+
+def test_a_scan_on_a_store_is_refused(store: type[Counting]) -> None:
+    empty("in/1.dpx", "in/2.dpx")
+    assert {reason for _, reason in found("counting://b/in/", as_scan=True).refused} >= {
+        "numbered scans are read from a local folder only; copy them first"
+    }
+    (item,) = found("counting://b/in/%06d.dpx").items
+    with pytest.raises(InputError, match="numbered scans are read from a local folder only"):
+        Planner(Recipe(), "00", Path("out")).plan(item)
+
+
+@pytest.mark.usefixtures("no_ray", "together")
+def test_a_film_on_a_store_becomes_what_the_local_one_becomes(
+    film: Path, reference: Any, store: type[Counting], tmp_path: Path
+) -> None:
+    url = put(film, "counting://b/in/film.mkv")
+    assert statuses(run(url, out=place("counting://b/out"))) == ["done"]
+    assert fetched(place("counting://b/out/film.mkv"), tmp_path) == reference
+    assert not prove(url, "counting://b/out/film.mkv")["problems"]
+
+
+@pytest.mark.usefixtures("no_ray", "together")
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_an_album_on_a_store_becomes_what_the_local_one_becomes(
+    store: type[Counting], tmp_path: Path, kind: str
+) -> None:
+    names = ["1.png", "deep/2.png", "deep/3.png"]
+    for n, name in enumerate(names):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.arange(40 * 30, dtype=np.uint8).reshape(30, 40) + np.uint8(n)).save(path)
+        put(path, f"counting://b/in/{name}")
+    source, url = tmp_path / "in", "counting://b/in/"
+    if kind == "zip":
+        source, url = tmp_path / "in.zip", "counting://b/in.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for name in names:
+                archive.write(tmp_path / "in" / name, name)
+        put(source, url)
+    assert statuses(run(source, out=tmp_path / "out")) == ["done"]
+    assert statuses(run(url, out=place("counting://b/out"))) == ["done"]
+    for path in (p for p in (tmp_path / "out").rglob("*") if p.is_file() and FOLDER not in p.parts):
+        there = place("counting://b/out") / path.relative_to(tmp_path / "out").as_posix()
+        assert there.read_bytes() == path.read_bytes()
+    assert statuses(run(url, out=place("counting://b/out"))) == ["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.mp4", {"b_frames": 2}),
+        ("a.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
+        ("a.mp4", {"codec": "mpeg4", "b_frames": 1}),
+        ("a.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        ("a.mp4", {"mux": {"movflags": "frag_keyframe+empty_moov"}}),
+    ],
+)
+def test_an_index_read_without_the_pictures_is_the_whole_one(
+    store: type[Counting], tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    path = write(tmp_path / name, frames=200, **settings)
+    url = put(path, f"counting://b/{name}")
+    store.read.clear()
+    assert packet_index(Source(url)).equals(packet_index(Source(str(path))))
+
+
+def noise(n: int, width: int, height: int, depth: int = 8) -> Any:
+    return np.random.default_rng(n).integers(16, 235, (height, width), np.uint16)
+
+
+def test_looking_at_a_film_reads_a_small_share_of_it(store: type[Counting], tmp_path: Path) -> None:
+    noisy = {"preset": "ultrafast", "qp": "0"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "picture", noise)
+        path = write(tmp_path / "a.mp4", frames=200, width=320, height=240, options=noisy)
+    assert path.read_bytes().rindex(b"moov") > path.stat().st_size * 0.9, "its index is at its end"
+    url = put(path, "counting://b/a.mp4")
+    store.read.clear()
+    info = probe(Source(url))
+    assert info.frames == 200
+    assert sum(store.read) < 0.25 * path.stat().st_size, "some 2 MB of 12"
 
 
 # --- leases
