@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,39 @@ def test_without_a_gpu_it_says_so(model: Model) -> None:
         CudaEngine(model, 0.38)
 
 
+class Here:
+    """A lane on the CPU: the network in whole batches, filled up with what was there before."""
+
+    def __init__(self, model: Model, batch: int, h: int, w: int) -> None:
+        self.graph = cuda_graph(model, "fp32", torch.device("cpu"))
+        self.source = torch.rand(batch, 1, h, w) * 100
+        self.output = torch.empty(batch, 2, h // model.network.scale, w // model.network.scale)
+
+    def run(self, lightness: np.ndarray) -> np.ndarray:
+        self.source[: len(lightness)] = torch.from_numpy(lightness)
+        colour(self.graph, self.source, torch.tensor(0.38), self.output)
+        return self.output[: len(lightness)].numpy().copy()
+
+
+class OnTheCPU(lanes.LaneEngine):
+    runtime = "lanes-on-the-cpu/f32"
+
+    def open_lanes(self, batch: int, h: int, w: int, count: int) -> list[Any]:
+        return [Here(self.model, batch, h, w) for _ in range(count)]
+
+
+def test_a_pictures_colour_does_not_depend_on_whom_it_shares_a_batch_with(model: Model) -> None:
+    pictures = (np.random.default_rng(0).random((12, 1, 32, 64)) * 100).astype(np.float32)
+    with OnTheCPU(model, 0.38, batch=4, precision="fp32", lanes=2) as engine:
+        alone = np.concatenate([engine(p[None]) for p in pictures])
+        np.testing.assert_array_equal(engine(pictures), alone)
+        np.testing.assert_allclose(alone, reference(model, 0.38, pictures), atol=1e-2)
+        with ThreadPoolExecutor(4) as callers:
+            cuts = [slice(i, i + 1 + i % 5) for i in (*range(10), *range(10))]
+            for cut, found in zip(cuts, callers.map(engine, [pictures[cut] for cut in cuts]), strict=True):
+                np.testing.assert_array_equal(found, alone[cut])
+
+
 needs_tensorrt = pytest.mark.skipif(not engines._has_tensorrt(), reason="TensorRT is not installed")
 
 
@@ -165,3 +199,6 @@ def test_on_a_gpu_each_precision_is_proven_and_does_not_depend_on_the_batch(
         pictures = (np.random.default_rng(0).random((20, 1, 64, 96)) * 100).astype(np.float32)
         together = opened(pictures)
         np.testing.assert_array_equal(together, np.concatenate([opened(p[None]) for p in pictures]))
+        with ThreadPoolExecutor(4) as callers:
+            for found in callers.map(opened, [pictures] * 8):
+                np.testing.assert_array_equal(found, together)

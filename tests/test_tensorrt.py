@@ -55,6 +55,7 @@ class FakeLane:
 
     fits = 16
     made: list[tuple[int, ...]]
+    sizes: list[int]  # of the batches that were run
     busy = 0
     most_busy = 0
     lock = threading.Lock()
@@ -68,6 +69,7 @@ class FakeLane:
 
     def run(self, lightness: np.ndarray) -> np.ndarray:
         assert len(lightness) <= self.batch
+        self.sizes.append(len(lightness))
         with self.lock:
             FakeLane.busy += 1
             FakeLane.most_busy = max(FakeLane.busy, FakeLane.most_busy)
@@ -93,7 +95,7 @@ def built(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[
     monkeypatch.setattr(module, "build_plan", build)
     monkeypatch.setattr(module.trt, "Runtime", lambda _: SimpleNamespace(deserialize_cuda_engine=bytes))
     monkeypatch.setattr(module, "open_lane", FakeLane)
-    FakeLane.fits, FakeLane.made, FakeLane.most_busy = 16, [], 0
+    FakeLane.fits, FakeLane.made, FakeLane.sizes, FakeLane.most_busy = 16, [], [], 0
     return shapes
 
 
@@ -217,6 +219,26 @@ def test_several_batches_at_a_time_but_no_more_than_there_are_lanes(
             np.testing.assert_array_equal(result, PICTURES[:, [0, 0], ::4, ::4] - 50)
     assert FakeLane.most_busy == 2
     assert len(FakeLane.made) == 2
+
+
+def test_segments_in_flight_share_batches(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.engines.lanes._WINDOW", 20.0)
+    with module.TensorRTEngine(model, 0.38) as engine, ThreadPoolExecutor(4) as callers:
+        for result in callers.map(engine, [PICTURES[:4]] * 4):
+            np.testing.assert_array_equal(result, PICTURES[:4, [0, 0], ::4, ::4] - 50)
+    assert FakeLane.sizes == [16]
+
+
+def test_memory_running_out_for_several_callers_costs_none_of_them_their_colour(
+    module: Any, model: Model, built: list[tuple[int, ...]]
+) -> None:
+    FakeLane.fits = 3
+    with module.TensorRTEngine(model, 0.38) as engine, ThreadPoolExecutor(4) as callers:
+        for result in callers.map(engine, [PICTURES] * 8):
+            np.testing.assert_array_equal(result, PICTURES[:, [0, 0], ::4, ::4] - 50)
+    assert engine.batch in (1, 2)
 
 
 def test_a_plan_that_the_runtime_refuses_is_compiled_anew(

@@ -7,7 +7,9 @@ import queue
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.engines.base import Engine, engine_error
+from model.engines.gather import Gatherer
 from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
 _SIZES = 8  # picture sizes kept open
+_WINDOW = 0.002  # seconds that a batch with room waits for other callers: a fraction of what a batch takes
 _log = logging.getLogger(__name__)
 _recording = threading.Lock()  # CUDA graphs are recorded one at a time in a process
 
@@ -67,7 +71,7 @@ class Lane:
 
 
 class LaneEngine(Engine):
-    """Computes whole batches only, to which fewer pictures are filled up, `lanes` of them at a time; callers wait.
+    """Computes whole batches only, gathered from all callers and filled up, `lanes` of them at a time.
 
     So neither the batch nor the callers reach the arithmetic. Where memory runs out, both engine and batch shrink.
     """
@@ -76,6 +80,7 @@ class LaneEngine(Engine):
         super().__init__(model, temperature, batch, precision)
         self._count = lanes
         self._lock = threading.Lock()
+        self._gatherer = Gatherer(_WINDOW)
         self._lanes: OrderedDict[tuple[int, int, int], queue.SimpleQueue[Lane]] = OrderedDict()
 
     @abstractmethod
@@ -85,13 +90,11 @@ class LaneEngine(Engine):
     def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Engine says. Where the filled-up batch does not fit, it is halved here down to the number of pictures."""
         batch = self.batch
+        if len(lightness) > batch:
+            raise OutOfMemoryError(f"{self.key}: the batch was halved meanwhile")
+        kind = (batch, lightness.shape[2], lightness.shape[3])
         try:
-            lanes = self._opened(batch, *lightness.shape[2:])
-            lane = lanes.get()
-            try:
-                return lane.run(lightness)
-            finally:
-                lanes.put(lane)
+            return self._gatherer.run(kind, batch, lightness, partial(self._idle_lane, *kind))
         except (RuntimeError, TypeError, MemoryError) as e:
             error = engine_error(self.key, e)
         except EngineError as e:
@@ -99,14 +102,24 @@ class LaneEngine(Engine):
         if not isinstance(error, OutOfMemoryError):
             raise error
         self._release()
-        if batch == 1 or len(lightness) > batch // 2:
+        if batch == 1:
             raise error
-        self.batch = batch // 2
+        self.batch = min(self.batch, batch // 2)
         return self.compute(lightness)
 
     def close(self) -> None:
         """Give back the GPU's memory."""
         self._release()
+
+    @contextmanager
+    def _idle_lane(self, batch: int, h: int, w: int) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
+        """A lane to run a batch in, once one is free."""
+        lanes = self._opened(batch, h, w)
+        lane = lanes.get()
+        try:
+            yield lane.run
+        finally:
+            lanes.put(lane)
 
     def _release(self) -> None:
         with self._lock:
