@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import EngineError
 from pipeline.infer import NETWORK_MULTIPLE, network_size
+from pipeline.storage import write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model.weights import Model
+
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
 _CALIBRATION = 300  # pictures, as many as NNCF recommends
+_UNSEEN = 100  # pictures that an int8 graph is judged by
 _SIDE = 160  # of their crops
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. sizes: (h, w) of the network's input, multiples of 32; none takes those of 4:3 and 16:9."""
+    """What is asked for. sizes: (h, w) of the network's input, multiples of 32; none takes those of 4:3 and 16:9.
+
+    calibrate: photographs to make the int8 graph from; output: where to write it beside the cache.
+    """
 
     model: str
     device: str
@@ -28,18 +37,19 @@ class Request:
     sizes: Sequence[tuple[int, int]]
     temperature: float | None
     calibrate: str | None
+    output: Path | None = None
 
 
 def compile_model(request: Request) -> dict[str, Any]:
-    """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs."""
+    """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs.
+
+    An int8 graph that does not pass is not written to the output, which is an EngineError, too.
+    """
     from model.engines import prove_engine
     from model.weights import load_model
 
     model = load_model(request.model)
-    if request.calibrate is not None:
-        from model.engines.int8 import quantise
-
-        quantise(model, calibration_pictures(request.calibrate))
+    graph, unseen = _quantised(model, request.calibrate) if request.calibrate is not None else (b"", None)
     engine, verdicts = prove_engine(
         model,
         temperature=request.temperature,
@@ -48,14 +58,33 @@ def compile_model(request: Request) -> dict[str, Any]:
         sizes=request.sizes or default_sizes(),
     )
     with engine:
+        if unseen is not None:
+            from model.engines.selftest import check_on
+
+            verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
+        problem = next((v.problem for v in verdicts if v.problem), "")
+        if request.output is not None:
+            if problem:
+                raise EngineError(f"{request.output}: not written: {problem}")
+            write_bytes(request.output, graph)
         return {
             "model": model.name,
             "sha256": model.sha256,
             "engine": engine.key,
             "precision": engine.precision,
             "checks": [asdict(v) for v in verdicts],
-            "passed": not any(v.problem for v in verdicts),
+            "passed": not problem,
         }
+
+
+def _quantised(model: Model, photographs: str) -> tuple[bytes, NDArray[np.float32]]:
+    """The int8 graph, which is in the cache from now on, and pictures to judge it by."""
+    from model.engines.int8 import keep_int8, quantised
+
+    seen, unseen = calibration_pictures(photographs)
+    graph = quantised(model, seen)
+    keep_int8(model, graph)
+    return graph, unseen
 
 
 def default_sizes() -> list[tuple[int, int]]:
@@ -78,8 +107,11 @@ def _size(text: str) -> tuple[int, int]:
     return h, w
 
 
-def calibration_pictures(path: str) -> NDArray[np.float32]:
-    """L* (N, 1, 160, 160) of crops of the photographs at `path`, at most 300, the same every time."""
+def calibration_pictures(path: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """L* (N, 1, 160, 160) of crops of the photographs at `path`, at most 300, the same every time, and of others.
+
+    The others, at most 100, are of the held-out part: what is made from the former can be judged by them.
+    """
     import numpy as np
 
     from model.cache import cache_folder
@@ -90,9 +122,13 @@ def calibration_pictures(path: str) -> NDArray[np.float32]:
 
     photos = open_photos([SourceConfig(path=path)], cache_folder() / "photos", _SIDE)
     rng = np.random.default_rng(0)
-    chosen = rng.permutation(len(photos))[:_CALIBRATION]
-    lightness: NDArray[np.float32] = rgb_to_space("lab", random_crops(photos, chosen, _SIDE, rng))[0].numpy()
-    return lightness
+
+    def lightness(part: NDArray[np.int64], most: int) -> NDArray[np.float32]:
+        crops = random_crops(photos, rng.permutation(part)[:most], _SIDE, rng)
+        return np.asarray(rgb_to_space("lab", crops)[0])
+
+    seen, unseen = photos.split()
+    return lightness(seen, _CALIBRATION), lightness(unseen, _UNSEEN)
 
 
 def in_words(d: dict[str, Any]) -> str:
@@ -106,5 +142,5 @@ def in_words(d: dict[str, Any]) -> str:
                 f"ΔE2000 from the reference {v['mean']:.3f} in the mean, {v['p99']:.2f} at the 99th percentile, "
                 f"at most {v['largest']:.2f}"
             )
-        lines.append(f"  {size} {v['precision']}: {found}")
+        lines.append(f"  {size} {v['precision']}, {v['pictures']}: {found}")
     return "\n".join(lines)

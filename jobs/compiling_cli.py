@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -44,6 +45,13 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     "--temperature", type=click.FloatRange(0.01, 2), metavar="T", help="That colorize is to use. [default: the model's]"
 )
 @click.option("--calibrate", metavar="PATH", help="Photographs to make the int8 graph from; needs NNCF.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.onnx",
+    help="Where to write that graph, too, if it passes.",
+)
 @click.option("--check", is_flag=True, help="Exit status 1 where the precision asked for does not pass.")
 @json_option
 @debug_option
@@ -56,6 +64,7 @@ def compile_command(
     sizes: list[tuple[int, int]],
     temperature: float | None,
     calibrate: str | None,
+    output: Path | None,
     check: bool,
     as_json: bool,
     debug: bool,
@@ -78,7 +87,9 @@ def compile_command(
 
     if calibrate is not None and precision != "int8":
         raise click.UsageError("--calibrate makes an int8 graph; give --precision int8, too")
+    if output is not None and calibrate is None:
+        raise click.UsageError("--output is for the graph that --calibrate makes; give --calibrate, too")
     with heard(partial(click.echo, err=True)):
-        document = compile_model(Request(model, device, precision, sizes, temperature, calibrate))
+        document = compile_model(Request(model, device, precision, sizes, temperature, calibrate, output))
     echo(document if as_json else in_words(document))
     ctx.exit(int(check and not document["passed"]))

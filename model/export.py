@@ -48,7 +48,7 @@ class Graph(nn.Module):
 def to_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
     """The graph as ONNX: `lightness` (batch, 1, h, w), h and w multiples of 32, and `temperature` () to `ab`.
 
-    A regression has no input `temperature`. precision: of the network's weights and activations; inputs, outputs and
+    A regression makes no use of `temperature`. precision: of the network's weights and activations; inputs, outputs and
     what follows the network are float32. Raises EngineError where the network cannot be exported.
     """
     if precision != "fp32":

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -22,6 +23,7 @@ from model import engines
 from model.bins import gamut_bins
 from model.engines import selftest
 from model.engines.openvino import has_bf16
+from model.engines.torch import TorchEngine
 from model.networks.unet import UNet, UNetConfig
 from model.weights import save_model
 
@@ -85,7 +87,7 @@ def test_words_name_the_engine_and_how_near_it_is(package: Path) -> None:
     first, second = result.stdout.splitlines()
     assert first.startswith("film (")
     assert first.endswith("/T0.5")
-    assert second.startswith("  64x96 fp32: ΔE2000 from the reference 0.0")
+    assert second.startswith("  64x96 fp32, golden frames: ΔE2000 from the reference 0.0")
 
 
 def test_a_fallback_is_shown_and_fails_a_check(
@@ -107,8 +109,8 @@ def test_a_fallback_is_shown_and_fails_a_check(
     arguments = (package, "--device", "cpu", "--precision", "fp16", "--shapes", "64x96")
     result = call(*arguments)
     assert result.exit_code == 0
-    assert "  64x96 fp16: FAILED: rounding-1/x/" in result.stdout
-    assert "  64x96 fp32: ΔE2000 from the reference 0.000" in result.stdout
+    assert "  64x96 fp16, golden frames: FAILED: rounding-1/x/" in result.stdout
+    assert "  64x96 fp32, golden frames: ΔE2000 from the reference 0.000" in result.stdout
     assert "fp32 is used instead" in caplog.text
     assert result.stderr.count("fp32 is used instead") == 1
     assert call(*arguments, "--check").exit_code == 1
@@ -117,23 +119,47 @@ def test_a_fallback_is_shown_and_fails_a_check(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is not installed")
-def test_int8_is_made_from_photographs(package: Path, photographs: Path) -> None:
-    result = call(package, "--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
+def test_int8_is_made_from_photographs(
+    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(selftest.LIMITS, "int8", selftest.Limits(8, 40))  # for a network of random weights
+    making = ("--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
+    result = call(package, *making, "-o", tmp_path / "film.int8.onnx")
     assert result.exit_code == 0, result.output
     assert "/int8-" in result.stdout
-    assert "64x96 int8: " in result.stdout
+    assert "64x96 int8, golden frames: " in result.stdout
+    assert "160x160 int8, 1 photographs held out of the calibration: " in result.stdout
+    assert onnx.load(tmp_path / "film.int8.onnx").metadata_props[0].key == "weights"
     again = call(package, "--device", "cpu", "--precision", "int8", "--shapes", "64x96")  # from the cache
     assert again.stdout.splitlines()[0] == result.stdout.splitlines()[0]
 
 
+def test_an_int8_graph_that_does_not_pass_is_not_written(
+    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.engines.int8.quantised", lambda *_: b"a graph")
+    monkeypatch.setattr("model.engines.int8.keep_int8", lambda *_: None)
+    monkeypatch.setattr("model.engines.prove_engine", lambda model, **_: (TorchEngine(model, 0.4, 1), []))
+    unseen = selftest.Verdict("key", "int8", 160, 160, 2.0, 9.0, 20.0, "differs from the reference")
+    monkeypatch.setattr("model.engines.selftest.check_on", lambda *_: unseen)
+    arguments = ("--precision", "int8", "--calibrate", photographs, "-o", tmp_path / "film.int8.onnx")
+    result = call(package, *arguments)
+    assert result.exit_code == 1
+    assert "film.int8.onnx: not written: differs from the reference" in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs: Path) -> None:
-    pictures = calibration_pictures(str(photographs))
-    assert pictures.shape == (6, 1, 160, 160)
+    pictures, others = calibration_pictures(str(photographs))
+    assert len(pictures) + len(others) == 6
+    assert pictures.shape[1:] == others.shape[1:] == (1, 160, 160)
+    assert len(others) >= 1
     assert pictures.dtype == np.float32
     assert 20 < pictures.mean() < 80
     assert pictures.min() >= 0
     assert pictures.max() <= 100.01
-    np.testing.assert_array_equal(pictures, calibration_pictures(str(photographs)))
+    np.testing.assert_array_equal(pictures, calibration_pictures(str(photographs))[0])
+    assert all(np.abs(other - pictures).max((1, 2, 3)).min() > 5 for other in others), "none is in both parts"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +170,7 @@ def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs:
         (["--shapes", "64x90"], 2, "expected multiples of 32, got 64x90"),
         (["--shapes", "0x64"], 2, "expected multiples of 32"),
         (["--calibrate", "x.zip"], 2, "give --precision int8, too"),
+        (["--precision", "int8", "-o", "x.onnx"], 2, "give --calibrate, too"),
         (["--device", "cpu", "--precision", "fp16"], 1, "choose bf16 or fp32"),
         (["--device", "cpu", "--precision", "int8"], 1, "no INT8 graph on this machine"),
         (["--device", "cuda", "--precision", "int8"], 1, "int8 is for the CPU"),

@@ -136,7 +136,7 @@ def test_it_runs_in_the_cpu_engine(imported: Model, tmp_path: Path, monkeypatch:
         picture = pictures(*shape)[:1]
         with torch.inference_mode():
             expected = colours(imported, picture).numpy()
-        with open_engine(imported, threads=1) as engine:
+        with open_engine(imported, "openvino", threads=1, precision="fp32") as engine:
             np.testing.assert_allclose(engine(picture.numpy()), expected, atol=0.05)
 
 

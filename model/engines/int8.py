@@ -1,6 +1,7 @@
-"""INT8 on the CPU: the exported graph, quantised after training by NNCF from pictures like those to come.
+"""INT8 on the CPU: the graph with Q/DQ pairs, quantised after training by NNCF from pictures like those to come.
 
-Kept in the cache, one a model, so that it is made once and opened anywhere on the machine.
+It is an ONNX file that says which weights it is of. One is shipped for the default; those made here are in the cache,
+and come first. Opening it takes neither NNCF nor PyTorch's exporter.
 """
 
 from __future__ import annotations
@@ -10,45 +11,52 @@ import hashlib
 import importlib.util
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from model.cache import cache_folder
 from model.engines.plans import UnfitError, keep, unsealed
 from model.export import cached_onnx
+from model.registry import PRETRAINED
 from model.weights import Model
 from pipeline.errors import EngineError
 
-_LENGTH = 8
+_log = logging.getLogger(__name__)
+SUFFIX = ".int8.onnx"
+_WEIGHTS = "weights"  # the graph's note of the SHA-256 of the model package that it is of
 
 
 def can_quantise() -> bool:
-    """Whether NNCF is installed; it is optional, and only needed to make an INT8 graph."""
-    return importlib.util.find_spec("nncf") is not None
+    """Whether NNCF and ONNX Runtime are installed; they are optional, and only needed to make an INT8 graph."""
+    return all(importlib.util.find_spec(name) for name in ("nncf", "onnxruntime"))
 
 
-def int8_graph(model: Model) -> tuple[ov.Model, str]:
-    """The INT8 graph from the cache, and the first digits of its SHA-256; raises EngineError where there is none."""
+def int8_graph(model: Model) -> tuple[bytes, str]:
+    """The INT8 graph as ONNX and the first digits of its SHA-256: the one made here, else the one that is shipped.
+
+    Raises EngineError where there is none, or the one shipped is damaged or of other weights.
+    """
     try:
-        data = unsealed(_path(model), _header(model))
-    except (FileNotFoundError, UnfitError) as e:
-        raise EngineError(
-            f"{model.name}: no INT8 graph on this machine; make one with "
-            f"reelcolor compile {model.name} --precision int8 --calibrate PHOTOGRAPHS"
-        ) from e
-    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
-    weights = ov.Tensor(np.frombuffer(data[end:], np.uint8))
-    return ov.Core().read_model(data[_LENGTH:end], weights), hashlib.sha256(data).hexdigest()[:8]
+        graph = unsealed(_path(model), _header(model))
+    except FileNotFoundError:
+        graph = _shipped(model, PRETRAINED)
+    except UnfitError as e:
+        _log.warning("%s: %s; it is left aside", _path(model), e)
+        graph = _shipped(model, PRETRAINED)
+    return graph, hashlib.sha256(graph).hexdigest()[:8]
 
 
-def quantise(model: Model, pictures: NDArray[np.float32]) -> None:
-    """Make the INT8 graph of a model and keep it in the cache, in place of an earlier one.
+def keep_int8(model: Model, graph: bytes) -> None:
+    """Put an INT8 graph into the cache, in place of an earlier one."""
+    keep(_path(model), _header(model), graph)
+
+
+def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
+    """The INT8 graph of a model as ONNX.
 
     pictures: (N, 1, h, w) L* 0..100, some hundred of what is to be coloured, h and w multiples of 32. Convolutions
     become INT8 but for the annealed mean, as 8 bits are too few for small probabilities; weights are symmetric,
@@ -56,17 +64,17 @@ def quantise(model: Model, pictures: NDArray[np.float32]) -> None:
     Raises EngineError where NNCF is missing.
     """
     if not can_quantise():
-        raise EngineError("INT8 graphs are made by NNCF, which is not installed; pip install nncf")
+        raise EngineError("INT8 graphs are made by NNCF and ONNX Runtime; pip install nncf onnxruntime")
     import nncf
+    import onnx
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    dataset = nncf.Dataset(list(_inputs(model, pictures)))
-    graph = ov.Core().read_model(cached_onnx(model))
+    graph = onnx.load_from_string(cached_onnx(model))
     with contextlib.redirect_stdout(sys.stderr):  # NNCF draws its progress there
         made = nncf.quantize(
             graph,
-            dataset,
+            nncf.Dataset(list(_inputs(graph, model.temperature, pictures))),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(names=_means(graph)),
@@ -74,31 +82,40 @@ def quantise(model: Model, pictures: NDArray[np.float32]) -> None:
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
             ),
         )
-    keep(_path(model), _header(model), _serialised(made))
+    onnx.helper.set_model_props(made, {_WEIGHTS: model.sha256, "made_by": f"nncf {nncf.__version__}"})
+    return bytes(made.SerializeToString())
 
 
-def _means(graph: ov.Model) -> list[str]:
-    """Names of the convolutions of probabilities."""
-    sources = {
-        op.get_friendly_name(): [i.get_source_output().get_node().get_type_name() for i in op.inputs()]
-        for op in graph.get_ordered_ops()
-        if op.get_type_name() == "Convolution"
-    }
-    return [name for name, types in sources.items() if "Softmax" in types]
+def _shipped(model: Model, folder: Path) -> bytes:
+    """The graph shipped for a model of this name, if it is of these weights."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    remedy = f"make one with reelcolor compile {model.name} --precision int8 --calibrate PHOTOGRAPHS"
+    path = folder / f"{model.name}{SUFFIX}"
+    try:
+        graph = path.read_bytes()
+        notes = {note.key: note.value for note in onnx.load_from_string(graph).metadata_props}
+    except FileNotFoundError as e:
+        raise EngineError(f"{model.name}: no INT8 graph on this machine; {remedy}") from e
+    except (OSError, DecodeError) as e:
+        raise EngineError(f"{path}: cannot be read as ONNX; {remedy}") from e
+    if notes.get(_WEIGHTS) != model.sha256:
+        of = notes.get(_WEIGHTS, "unknown")[:12]
+        raise EngineError(f"{path}: is of the weights {of}, not of {model.sha256[:12]}; {remedy}")
+    return graph
 
 
-def _inputs(model: Model, pictures: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
-    fixed = {"temperature": np.array(model.temperature, np.float32)} if len(model.bins) else {}
+def _means(graph: Any) -> list[str]:
+    """Names of the convolutions of probabilities in an ONNX model."""
+    probabilities = {name for node in graph.graph.node if node.op_type == "Softmax" for name in node.output}
+    return [node.name for node in graph.graph.node if node.op_type == "Conv" and node.input[0] in probabilities]
+
+
+def _inputs(graph: Any, temperature: float, pictures: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    has_temperature = "temperature" in [each.name for each in graph.graph.input]
+    fixed = {"temperature": np.array(temperature, np.float32)} if has_temperature else {}
     return ({"lightness": picture[None]} | fixed for picture in pictures)
-
-
-def _serialised(graph: ov.Model) -> bytes:
-    """OpenVINO's two files, .xml and .bin, as one."""
-    with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder, "graph.xml")
-        ov.save_model(graph, xml, compress_to_fp16=False)
-        text = xml.read_bytes()
-        return len(text).to_bytes(_LENGTH, "little") + text + xml.with_suffix(".bin").read_bytes()
 
 
 def _path(model: Model) -> Path:
@@ -106,5 +123,5 @@ def _path(model: Model) -> Path:
 
 
 def _header(model: Model) -> dict[str, Any]:
-    """What the INT8 graph is of. It stays valid when PyTorch, which exports the graph, is updated."""
-    return {"weights": model.sha256, "openvino": ov.__version__}
+    """What the INT8 graph is of. It stays valid when PyTorch, which exports the graph, or OpenVINO is updated."""
+    return {"weights": model.sha256, "form": "onnx"}

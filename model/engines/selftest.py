@@ -45,7 +45,7 @@ LIMITS: dict[Precision, Limits] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the self-test found of an engine at one size.
+    """What the self-test found of an engine at one size, on golden frames or other pictures.
 
     mean, p99, largest: ΔE2000 from the reference, None where the engine gave no colours. problem: what is wrong, in one
     line; empty for an engine that passed.
@@ -59,17 +59,23 @@ class Verdict:
     p99: float | None
     largest: float | None
     problem: str
+    pictures: str = "golden frames"
 
 
 def check(engine: Engine, h: int = SIZE[0], w: int = SIZE[1]) -> Verdict:
     """Let an engine colour the golden frames. Raises OutOfMemoryError where not even one frame fits."""
-    frames = golden_frames(h, w)
+    return check_on(engine, golden_frames(h, w), "golden frames")
+
+
+def check_on(engine: Engine, frames: NDArray[np.float32], pictures: str) -> Verdict:
+    """Let an engine colour frames (N, 1, h, w) of L*; `pictures` says what they are. Raises as `check` does."""
+    _, _, h, w = frames.shape
     try:
         found = engine(frames)
     except OutOfMemoryError:
         raise
     except EngineError as e:
-        return Verdict(engine.key, engine.precision, h, w, None, None, None, str(e))
+        return Verdict(engine.key, engine.precision, h, w, None, None, None, str(e), pictures)
     expected = reference(engine.model, engine.temperature, frames)
     difference = differences(frames, expected, found)
     mean, p99, largest = float(difference.mean()), float(np.percentile(difference, 99)), float(difference.max())
@@ -80,7 +86,7 @@ def check(engine: Engine, h: int = SIZE[0], w: int = SIZE[1]) -> Verdict:
             f"{engine.key}: differs from the reference by ΔE2000 {mean:.2f} in the mean and {p99:.2f} at the 99th "
             f"percentile, more than {limits.mean:g} and {limits.p99:g}"
         )
-    return Verdict(engine.key, engine.precision, h, w, mean, p99, largest, problem)
+    return Verdict(engine.key, engine.precision, h, w, mean, p99, largest, problem, pictures)
 
 
 def open_proven(
