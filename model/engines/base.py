@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Literal, Self
@@ -16,7 +17,9 @@ from pipeline.infer import NETWORK_MULTIPLE
 
 Use = Literal["throughput", "latency"]  # many pictures at a time, or one as soon as can be
 AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
-_MEMORY_WORDS = ("bad alloc", "bad_alloc", "out of memory", "can't allocate memory", "cannot allocate memory")
+_NO_MEMORY = re.compile(
+    r"out of memory|bad[ _]alloc|(can't|cannot|could not|failed to) (allocate|reserve|commit)\b.*\b(memory|bytes)\b"
+)
 
 
 class Engine(ABC):
@@ -77,7 +80,8 @@ class Engine(ABC):
             except OutOfMemoryError:
                 if size == 1:
                     raise
-                self.batch = size // 2
+                if self.batch >= size:  # else the engine, or another caller, has halved it
+                    self.batch = size // 2
                 continue
             self._check(lightness[done : done + size], part)
             ab[done : done + size] = part
@@ -114,6 +118,6 @@ def short(precision: Precision) -> str:
 def engine_error(key: str, e: Exception) -> EngineError:
     """A runtime's own exception as ours: OutOfMemoryError where it says so, else EngineError, in one line."""
     text = " ".join(str(e).split())
-    if isinstance(e, MemoryError) or any(word in text.lower() for word in _MEMORY_WORDS):
+    if isinstance(e, MemoryError) or _NO_MEMORY.search(text.lower()):
         return OutOfMemoryError(f"{key}: not enough memory for one picture; close other programs or use fewer workers")
     return EngineError(f"{key}: {text[:300] or type(e).__name__}; choose the engine torch")
