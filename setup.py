@@ -42,6 +42,7 @@ setup(
             "psutil>=7.2",
             "pytest>=9.2",
             "pytest-timeout>=2.4",
+            "ray[default]>=2.60",  # the cluster's Jobs API
             "ruff>=0.17",
             "scikit-image>=0.26",
             "scikit-learn>=1.9",
@@ -50,6 +51,7 @@ setup(
         "int8": ["nncf>=3.4", "onnxruntime>=1.31"],
         "s3": ["s3fs>=2026.9"],  # of fsspec's own version
         "s3-test": ["flask>=3.1", "flask-cors>=6.0", "moto[s3]>=5.2"],  # a server on this machine
+        "cluster": ["ray[default]>=2.60"],  # the job client here, the dashboard with its Jobs API on the head
     },
     entry_points={"console_scripts": ["reelcolor=jobs.cli:main"]},
 )

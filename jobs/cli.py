@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.cluster_cli import cluster_options, jobs, shares_of, submit
 from jobs.command import Command, debug_option, json_option
 from jobs.compiling_cli import compile_command
 from jobs.evaluating_cli import evaluate
@@ -41,6 +42,8 @@ class _Colorize(Command):
 
 @main.command(cls=_Colorize)
 @request_options
+@click.option("--address", metavar="auto|HOST:PORT", help="Work on the Ray cluster that this machine is part of.")
+@cluster_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and every problem that can be seen beforehand.")
 @json_option
 @debug_option
@@ -54,6 +57,10 @@ def colorize(
     recipe: Path | None,
     overwrite: bool,
     dry_run: bool,
+    address: str | None,
+    gpus_per_worker: float | None,
+    cpus_per_worker: float | None,
+    max_workers: int | None,
     as_json: bool,
     debug: bool,
     **options: Any,
@@ -76,7 +83,8 @@ def colorize(
     from jobs.run import colorize as run
     from pipeline.storage import place
 
-    request = Request(inputs, place(output), recipe_of(recipe, options), workers, overwrite, debug)
+    shares = shares_of(address, gpus_per_worker, cpus_per_worker, max_workers or workers) if address else None
+    request = Request(inputs, place(output), recipe_of(recipe, options), workers, overwrite, debug, shares)
     console = Console(debug)
     if dry_run:
         from jobs.preview import preview
@@ -139,5 +147,5 @@ def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: b
     ctx.exit(int(bool(proof["problems"])))
 
 
-for _command in (plan, models, train, evaluate, compile_command):
+for _command in (submit, jobs, plan, models, train, evaluate, compile_command):
     main.add_command(_command)

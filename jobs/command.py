@@ -30,7 +30,7 @@ class Command(click.Command):
         try:
             if debug:
                 log_everything()
-            with _stoppable():
+            with stoppable():
                 return super().invoke(ctx)
         except RecipeError as e:
             raise click.UsageError(printable(str(e)), ctx) from e
@@ -58,7 +58,7 @@ def echo(document: dict[str, Any] | str) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """End a run as Ctrl-C does when the terminal closes or a supervisor asks."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:

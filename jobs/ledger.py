@@ -2,10 +2,13 @@
 
 OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
     plan.json                       every reel, segment and setting of the command
+    run.json                        how the run stands (journal.py)
+    request.json                    what was asked for, of a job that was submitted to a cluster
     lock                            held by the run that works on it (lease.py)
     reels/<reel>/segments/<n>.json  one record a finished segment, written after its media file
     reels/<reel>/segments/<n>*.seg  that media file; removed once the reel is done
     reels/<reel>/announced.json     the output that is about to appear
+    reels/<reel>/failed.json        why it was left out: segment, error, its class, the line of log
     reels/<reel>/done.json          the finished reel: output, hash, summaries of its segments
 """
 
@@ -16,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +30,7 @@ from pipeline.frames import Segment, SegmentFile
 from pipeline.storage import Place, files_below, hashed, write_bytes
 
 FOLDER = ".reelcolor"
+FAILED = "failed.json"
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,31 @@ class ReelLedger:
             return Done(**(data | {name: tuple(data[name]) for name in ("files", "warnings", "problems", "segments")}))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
+
+    def write_failed(self, entry: Mapping[str, Any]) -> None:
+        """Say why the reel is left out; raises StorageError."""
+        write_json(self.folder / FAILED, entry)
+
+    def read_failed(self) -> dict[str, Any] | None:
+        """Why the reel was left out; None where it was not."""
+        if self._is_absent(FAILED):
+            return None
+        try:
+            found = json.loads((self.folder / FAILED).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def forget_failed(self) -> None:
+        """Take that back."""
+        if not self._is_absent(FAILED):
+            (self.folder / FAILED).unlink(missing_ok=True)
+
+    def remove_strays(self, keep: Container[str]) -> None:
+        """Remove the media files that no record names: attempts that were ended in the middle, or came second."""
+        for path in [*self.segments.glob("*.seg"), *self.segments.glob(".*.part*")]:
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Take back that the reel, or any part of it, is finished."""

@@ -16,7 +16,7 @@ from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, kind_of
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
-from jobs.worker import failure
+from jobs.worker import Failure, failure
 from pipeline.errors import InputError
 from pipeline.frames import Source
 from pipeline.storage import Place, is_local, local_path, place
@@ -33,6 +33,7 @@ class Refusal:
     input: str
     error: str
     output: str | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def plan_all(
         try:
             planned.append((item, apart.call(item.path, planner.plan, item)))
         except Exception as e:  # one file never stops a batch
-            refused.append(Refusal(planner.reel_id(item), item.path, failure(e, item.path).message))
+            why = failure(e, item.path)
+            refused.append(Refusal(planner.reel_id(item), item.path, why.message, failure=why))
     return planned, refused
 
 

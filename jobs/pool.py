@@ -10,16 +10,15 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
-from jobs.hands import Hand, WorkerDied
+from jobs.hands import Hand
 from jobs.janitor import janitor
-from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Task, Worker
+from jobs.rayhand import RayHand
+from jobs.shares import CPUS_A_WORKER
+from jobs.worker import Opener
 from pipeline.errors import EngineError
 
-CPUS_A_WORKER = 2  # what its engine and its encoder are told to use, whatever the machine has
 _MEMORY_A_WORKER, _MEMORY_A_PIXEL = 500 << 20, 600  # bytes; 1.7 GB at 1080p with two segments in flight, measured
 _OBJECT_STORE = 80 << 20  # bytes, Ray's least; only references travel
 _LONGEST_FOLDER = 40  # of Ray's folder: its sockets' names add 66, and a Unix socket's name ends at 107
@@ -49,7 +48,7 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
     It listens on the loopback interface only, asks for a token that this process alone knows, and keeps its files in a
     folder of this user's. If this process is killed, the kernel and the janitor end all of it at once.
     """
-    with _private_folder() as folder, _environment(_settings()), _ray_prints(debug):
+    with _private_folder() as folder, environment(_settings()), ray_prints(debug):
         import ray
 
         try:
@@ -82,82 +81,13 @@ class Pool:
 
     def hire(self, opener: Opener) -> Hand:
         """Start a worker."""
-        return _RayHand(self, opener, self._debug)
+        return RayHand(self.check, opener, self._debug, {"num_cpus": CPUS_A_WORKER})
 
     def check(self) -> None:
         """Raise EngineError where Ray itself has died: its promises would never be kept."""
         for pid in self._servers:
             if _stat(pid)[1:2] in ([], ["Z"]):
                 raise EngineError("Ray has died (out of memory?); run the same command again to go on from here")
-
-
-class _RayHand:
-    """One actor. It is never restarted by Ray: who died, and during what, is for the drive to know."""
-
-    def __init__(self, pool: Pool, opener: Opener, debug: bool) -> None:
-        import ray
-
-        self._pool = pool
-        groups = {"tasks": IN_FLIGHT, "progress": 1}  # threads
-        options: dict[str, Any] = {"concurrency_groups": groups, "num_cpus": CPUS_A_WORKER, "max_restarts": 0}
-        self._actor: Any = ray.remote(**options)(Worker).remote(opener, debug)
-        self._asked: Future[dict[str, int]] | None = None
-        self._written: dict[str, int] = {}
-        self._listening: Future[list[str]] | None = None
-
-    def open(self) -> Future[str | Failure]:
-        return _future(self._actor.open.options(concurrency_group="tasks").remote())
-
-    def submit(self, task: Task) -> Future[Outcome]:
-        return _future(self._actor.perform.options(concurrency_group="tasks").remote(task))
-
-    def progress(self) -> Mapping[str, int]:
-        self._pool.check()
-        if self._asked is not None and self._asked.done():
-            self._written = {} if self._asked.exception() else self._asked.result()
-            self._asked = None
-        if self._asked is None:
-            self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote())
-        return self._written
-
-    def said(self) -> list[str]:
-        lines: list[str] = []
-        if self._listening is not None and self._listening.done():
-            lines = [] if self._listening.exception() else self._listening.result()
-            self._listening = None
-        if self._listening is None:
-            self._listening = _future(self._actor.said.options(concurrency_group="progress").remote())
-        return lines
-
-    def close(self) -> None:
-        import ray
-
-        ray.kill(self._actor)
-
-
-def _future(reference: Any) -> Future[Any]:
-    """Ray's promise as Python's; the death of the actor as WorkerDied."""
-    import ray
-
-    mine: Future[Any] = Future()
-
-    def pass_on(theirs: Future[Any]) -> None:
-        error = theirs.exception()
-        if error is None:
-            mine.set_result(theirs.result())
-        elif isinstance(error, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError):
-            mine.set_exception(WorkerDied(_how(error)))
-        else:
-            mine.set_exception(error)
-
-    reference.future().add_done_callback(pass_on)
-    return mine
-
-
-def _how(error: BaseException) -> str:
-    """The cause of a worker's death, out of Ray's many lines on it; a signal is all the same to Ray."""
-    text = str(error).strip()
-    return text.splitlines()[-1] if "creation task" in text else "killed or crashed"
 
 
 def _children() -> list[int]:
@@ -195,14 +125,15 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def _ray_prints(debug: bool) -> Iterator[None]:
+def ray_prints(debug: bool) -> Iterator[None]:
     """Ray tells of deaths, and of what workers print, on this process's stdout, which is for the JSON document."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(sys.stderr if debug else nowhere):
         yield
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """With these variables, then as before."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

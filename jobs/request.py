@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.inputs import Item
 from jobs.ledger import Job
 from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
+from jobs.shares import Shares
 from jobs.worker import IN_FLIGHT, Opener
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import Place, is_local, local_path, place, sha256_file
@@ -28,6 +29,9 @@ class Colouring:
     weights: str
 
 
+Only = Literal["all", "unfinished", "failed"]  # reels: those that have not failed before, or those that have
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for; raises RecipeError where the codec does not have the quality or the preset."""
@@ -38,6 +42,8 @@ class Request:
     workers: int | None = None
     overwrite: bool = False
     debug: bool = False
+    shares: Shares | None = None  # of a cluster's nodes; None: work on this machine
+    only: Only = "all"
 
     def __post_init__(self) -> None:
         for url in self.inputs:

@@ -64,6 +64,7 @@ class State:
     started: float | None = None  # time.monotonic()
     made: int = 0  # frames coloured in this run
     ended: bool = False
+    repeated: bool = False  # some segment was begun more than once
     frames_done: int = 0  # of finished segments
 
     def identity(self, segment: Segment) -> str:
@@ -86,13 +87,15 @@ class State:
         self.records[record.segment.index] = record
         self.frames_done += record.file.frames
 
-    def keep_engine(self, key: str, note: Note) -> None:
-        """Drop what another engine made: a reel's segments all come from one."""
+    def keep_engine(self, key: str, note: Note) -> tuple[int, int]:
+        """Drop what another engine made: a reel's segments all come from one. (segments, frames) dropped."""
+        before = self.frames_done
         other = [index for index, record in self.records.items() if record.engine != key]
         for index in other:
             self.frames_done -= self.records.pop(index).file.frames
         if other:
             note(f"{self.reel.input}: {len(other)} segments are done again: they were made with another engine")
+        return len(other), before - self.frames_done
 
     @property
     def engine(self) -> str:

@@ -94,6 +94,7 @@ class SegmentTask:
     identity: str
     settings: Mapping[str, Any]
     media: str
+    repeated: bool = False
     needs_engine: bool = field(default=True, init=False)
 
     @property
@@ -113,7 +114,7 @@ class SegmentTask:
         return max(1, self.segment.frames * self.reel.frame_pixels)
 
     def again(self) -> Self:  # noqa: D102
-        return dataclasses.replace(self, media=media_name(self.segment.index, unique=True))
+        return dataclasses.replace(self, media=media_name(self.segment.index, unique=True), repeated=True)
 
     def run(self, colorizer: Colorizer | None, progress: Callable[[int], None]) -> Record:  # noqa: D102
         if colorizer is None:

@@ -29,6 +29,7 @@ from jobs.recipe import Recipe
 from jobs.request import Colouring, Request
 from jobs.results import Report
 from jobs.run import colorize
+from jobs.shares import Shares
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import Place, place
 
@@ -100,8 +101,10 @@ def run(*inputs: Path | str, out: Place, kind: str = "fake", workers: int | None
     """`colorize` with a fake colorizer, in segments of a second."""
     engine = {name: settings.pop(name) for name in ("delay", "key") if name in settings}
     overwrite = settings.pop("overwrite", False)
+    address = settings.pop("address", None)
     recipe = Recipe(**{"segment_seconds": 1.0, "preset": "ultrafast"} | settings)
-    request = Request(tuple(map(str, inputs)), out, recipe, workers, overwrite)
+    shares = Shares(address) if address else None
+    request = Request(tuple(map(str, inputs)), out, recipe, workers, overwrite, shares=shares)
     return colorize(request, Console(), colouring(kind, **engine))
 
 

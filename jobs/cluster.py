@@ -1,0 +1,102 @@
+"""Ray on a cluster that is there already: workers on every node that has room, and on those that join."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jobs.hands import Hand
+from jobs.pool import environment, ray_prints
+from jobs.rayhand import RayHand
+from jobs.shares import Shares
+from jobs.text import one_line
+from jobs.worker import Opener
+from pipeline.errors import EngineError
+
+_LOOK = 2.0  # seconds between looks at the nodes
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
+
+@contextlib.contextmanager
+def cluster_ray(shares: Shares, note: Callable[[str], None], debug: bool = False) -> Iterator[Cluster]:
+    """Connect to a running cluster; raises EngineError where there is none or it does not know our token."""
+    with environment(_SETTINGS), ray_prints(debug):
+        import ray
+
+        try:
+            level = logging.INFO if debug else logging.CRITICAL
+            ray.init(address=shares.address, namespace="reelcolor", log_to_driver=debug, logging_level=level)
+        except Exception as e:  # Ray raises all sorts
+            ray.shutdown()
+            raise EngineError(refused(shares.address, e)) from e
+        try:
+            yield Cluster(shares, note, debug)
+        finally:
+            ray.shutdown()
+
+
+class Cluster:
+    """A cluster, connected to: starts workers on it."""
+
+    def __init__(self, shares: Shares, note: Callable[[str], None], debug: bool) -> None:
+        self._shares, self._note, self._debug = shares, note, debug
+        self._pinned: list[tuple[RayHand, str]] = []
+        self._looked = float("-inf")
+        self._nodes: dict[str, Mapping[str, float]] = {}
+        self._full = False
+
+    def wanted(self) -> int:
+        """How many workers there should be: as many as there is room for, or as were asked for; one at least."""
+        room = sum(sum(self._shares.slots(node)) for node in self._look().values())
+        if not room and not self._full:
+            self._note("no node of the cluster has room for a worker; waiting for one that has")
+        self._full = not room
+        return self._shares.most or max(1, room)
+
+    def hire(self, opener: Opener) -> Hand:
+        """Ask for a worker. Without room it waits for a node, and an autoscaler sees that it does."""
+        nodes = self._look()
+        slots = {name: self._shares.slots(node) for name, node in nodes.items()}
+        with_gpu = any(gpu for gpu, _ in slots.values())
+        options: dict[str, Any] = {"num_cpus": self._shares.cpus, "scheduling_strategy": "SPREAD"}
+        if self._shares.gpus is not None or not with_gpu:
+            return RayHand(_alive, opener, self._debug, options | {"num_gpus": self._shares.gpus or 0})
+        # A mixed cluster: workers without a GPU must not take processors from those that have one.
+        self._pinned = [(hand, name) for hand, name in self._pinned if not hand.closed]
+        taken = [name for _, name in self._pinned]
+        bare = next((name for name, (_, cpu) in slots.items() if cpu > taken.count(name)), None)
+        if bare is None:
+            return RayHand(_alive, opener, self._debug, options | {"num_gpus": 1})
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = {"num_gpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(bare, soft=False)}
+        hand = RayHand(_alive, opener, self._debug, options | there)
+        self._pinned.append((hand, bare))
+        return hand
+
+    def _look(self) -> dict[str, Mapping[str, float]]:
+        """Node → resources, of those alive."""
+        import ray
+
+        now = time.monotonic()
+        if now - self._looked >= _LOOK:
+            self._looked = now
+            nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+            self._nodes = {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+        return self._nodes
+
+
+def _alive() -> None:
+    """The death of a cluster ends its drivers; Ray sees to it."""
+
+
+def refused(address: str, e: Exception) -> str:
+    """Why a cluster cannot be used, in one line."""
+    text = one_line(str(e))
+    if "authentication" in (type(e).__name__ + text).lower() or "token" in text.lower():
+        asked = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's own"
+        return f"{address}: the cluster refuses the token that is given, or asks for one; {asked}"
+    return f"{address}: no cluster answers there ({text[:200]})"

@@ -1,0 +1,90 @@
+"""A worker in a process of its own, on this machine or another: one Ray actor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from jobs.hands import WorkerDied
+from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Task, Worker
+
+
+class RayHand:
+    """One actor. It is never restarted by Ray: who died, and during what, is for the drive to know.
+
+    `options` are what it asks of its machine; `check` raises where Ray itself is gone.
+    """
+
+    def __init__(self, check: Callable[[], None], opener: Opener, debug: bool, options: Mapping[str, Any]) -> None:
+        import ray
+
+        self._check = check
+        groups = {"tasks": IN_FLIGHT, "progress": 1}  # threads
+        asked: dict[str, Any] = {"concurrency_groups": groups, "max_restarts": 0, **options}
+        self._actor: Any = ray.remote(**asked)(Worker).remote(opener, debug)
+        self._asked: Future[dict[str, int]] | None = None
+        self._written: dict[str, int] = {}
+        self._listening: Future[list[str]] | None = None
+        self.closed = False
+
+    def open(self) -> Future[str | Failure]:
+        """As `Hand` has it, and so the others."""
+        return _future(self._actor.open.options(concurrency_group="tasks").remote())
+
+    def submit(self, task: Task) -> Future[Outcome]:  # noqa: D102
+        return _future(self._actor.perform.options(concurrency_group="tasks").remote(task))
+
+    def progress(self) -> Mapping[str, int]:  # noqa: D102
+        self._check()
+        if self._asked is not None and self._asked.done():
+            self._written = {} if self._asked.exception() else self._asked.result()
+            self._asked = None
+        if self._asked is None:
+            self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote())
+        return self._written
+
+    def said(self) -> list[str]:  # noqa: D102
+        lines: list[str] = []
+        if self._listening is not None and self._listening.done():
+            lines = [] if self._listening.exception() else self._listening.result()
+            self._listening = None
+        if self._listening is None:
+            self._listening = _future(self._actor.said.options(concurrency_group="progress").remote())
+        return lines
+
+    def close(self) -> None:  # noqa: D102
+        import ray
+
+        self.closed = True
+        ray.kill(self._actor)
+
+
+def _future(reference: Any) -> Future[Any]:
+    """Ray's promise as Python's; the death of the actor as WorkerDied."""
+    from ray import exceptions as lost
+
+    deaths = (lost.RayActorError, lost.WorkerCrashedError, lost.ActorUnschedulableError, lost.NodeDiedError)
+    mine: Future[Any] = Future()
+
+    def pass_on(theirs: Future[Any]) -> None:
+        error = theirs.exception()
+        if error is None:
+            mine.set_result(theirs.result())
+        elif isinstance(error, deaths):
+            mine.set_exception(_death(error))
+        else:
+            mine.set_exception(error)
+
+    reference.future().add_done_callback(pass_on)
+    return mine
+
+
+def _death(error: BaseException) -> WorkerDied:
+    """The cause of a worker's death, out of Ray's many lines on it; a signal is all the same to Ray."""
+    text = str(error).strip()
+    if "creation task" in text:
+        return WorkerDied(text.splitlines()[-1])
+    if "not schedulable" in text or "its node has died" in text:
+        return WorkerDied("its machine is gone", with_node=True)
+    return WorkerDied("killed or crashed")
