@@ -1,0 +1,171 @@
+"""Real Ray nodes on loopback that are killed in the middle: what comes out is what an undisturbed run makes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+from fakes import SIZE, content, no_leftovers, records, run
+from media import write
+from nodes import Nodes, cluster
+
+from jobs.ledger import FOLDER
+from jobs.run import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+REELS = 12
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve reels of two seconds, no two alike."""
+    folder = tmp_path_factory.mktemp("films")
+    for n in range(REELS):
+        write(folder / f"film{n:02}.mkv", frames=20 + n, gop=2, **SIZE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_work_on_ray", lambda self, _segments: self._work_here(engine=True))
+        assert run(films, out=out).exit_code == 0
+    return contents(out)
+
+
+def contents(out: Path) -> dict[str, Any]:
+    return {path.name: content(path) for path in sorted(out.glob("*.mkv"))}
+
+
+def driver(nodes: Nodes, *inputs: Path, out: Path, **settings: Any) -> subprocess.Popen[str]:
+    """A driver with a fake network, on the cluster."""
+    options = {"inputs": list(map(str, inputs)), "out": str(out), "address": f"127.0.0.1:{nodes.port}"} | settings
+    command = [sys.executable, fakes.__file__, json.dumps(options)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=nodes.environment, start_new_session=True)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_a_lost_node_costs_retries(films: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    with cluster(2, 2) as nodes:
+        process = driver(nodes, films, out=tmp_path, delay=0.6)
+        second = nodes.nodes[1]
+        wait_for(lambda: any(_runs(p, "ray::Worker.perform") for p in second.children(recursive=True)))
+        nodes.kill(second)
+        nodes.start(2)
+        errors = finish(process)
+    assert "a worker died (" in errors
+    assert contents(tmp_path) == undisturbed
+    assert no_leftovers(tmp_path)
+
+
+def test_a_lost_driver_and_a_lost_head_cost_what_was_in_flight(
+    films: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with cluster(2, 2) as nodes:
+        process = driver(nodes, films, out=tmp_path, delay=0.3)
+        wait_for(lambda: len(records(tmp_path)) >= 3 or process.poll() is not None)
+        process.kill()
+        process.communicate()
+        process = driver(nodes, films, out=tmp_path, delay=0.3)
+        wait_for(lambda: len(records(tmp_path)) >= 8 or process.poll() is not None)
+        nodes.kill(nodes.nodes[0])
+        process.communicate(timeout=200)
+        assert process.returncode != 0
+        done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mkv")}
+    with cluster(2, 2) as nodes:
+        finish(driver(nodes, films, out=tmp_path))
+    assert contents(tmp_path) == undisturbed
+    assert no_leftovers(tmp_path)
+    assert done == {path: path.stat().st_mtime_ns for path in done}, "finished reels are not done again"
+
+
+def test_a_poison_reel_among_twenty(films: Path, flash: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    more = [write(tmp_path / f"more{n}.mkv", frames=5, **SIZE) for n in range(7)]
+    out = tmp_path / "out"
+    with cluster(4, 4) as nodes:
+        process = driver(nodes, films, flash, *more, out=out, kind="deadly")
+        printed, errors = process.communicate(timeout=600)
+    assert process.returncode == 1, errors
+    results = {Path(r["input"]).name: r for r in json.loads(printed)["reels"]}
+    assert [name for name, r in results.items() if r["status"] != "done"] == ["flash.mkv"]
+    assert "ends the worker that does it (killed or crashed), twice" in results["flash.mkv"]["error"]
+    made = contents(out)
+    assert {name: made[name] for name in undisturbed} == undisturbed
+    (failed,) = out.glob(f"{FOLDER}/*/reels/*/failed.json")
+    assert json.loads(failed.read_text())["class"] == "worker"
+
+
+def command(nodes: Nodes, *words: object, code: int = 0, **environment: str) -> str:
+    """What a command prints, through the Jobs API and with the network that is shipped."""
+    program = str(Path(sys.executable).with_name("reelcolor"))
+    done = subprocess.run(
+        [program, *map(str, words)],
+        check=False, capture_output=True, text=True, env=nodes.environment | environment, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_submitted_stopped_resumed_and_refused(tmp_path: Path) -> None:
+    films, out = tmp_path / "films", tmp_path / "out"
+    films.mkdir()
+    for n in range(4):
+        write(films / f"film{n}.mkv", frames=120, gop=2, **SIZE)
+    (films / "bad.mp4").write_bytes(b"no video" * 100)
+    recipe = ("--segment-seconds", 1, "--preset", "ultrafast")
+    with cluster(2, 2) as nodes:
+        refused = command(
+            nodes, "submit", films, "-o", out, "--address", nodes.address, code=1, RAY_AUTH_TOKEN="ab" * 32
+        )
+        assert "refuses the token" in refused
+        assert "Traceback" not in refused
+        sent = json.loads(command(nodes, "submit", films, "-o", out, "--address", nodes.address, *recipe, "--json"))
+        job = sent["job"]
+        before = {process.pid for process in nodes.processes()}
+        wait_for(lambda: len(records(out)) >= 3)
+        assert json.loads(command(nodes, "jobs", "status", job, "--json"))["state"] == "running"
+        assert "is being stopped" in command(nodes, "jobs", "stop", job)
+        wait_for(lambda: json.loads(command(nodes, "jobs", "status", job, "--json"))["state"] == "interrupted")
+        workers = [p for p in nodes.processes() if _runs(p, "ray::Worker", "jobs.entry")]
+        psutil.wait_procs(workers, timeout=30)
+        assert not [p for p in nodes.processes() if _runs(p, "ray::Worker", "jobs.entry")]
+        kept = {json.loads(path.read_text())["file"]["path"] for path in records(out)}
+        assert {path.name for path in out.rglob("*") if path.suffix == ".seg" or ".part" in path.name} <= kept
+        assert before
+        command(nodes, "jobs", "resume", job)
+        wait_for(lambda: json.loads(command(nodes, "jobs", "status", job, "--json"))["state"] in ("failed", "done"))
+        status = json.loads(command(nodes, "jobs", "status", job, "--json"))
+    assert status["reels"] == status["reels"] | {"done": 4, "failed": 1}
+    assert [(Path(e["input"]).name, e["class"]) for e in status["failures"]] == [("bad.mp4", "input")]
+    assert len(list(out.glob("film*.mkv"))) == 4
+    assert no_leftovers(out)
+
+
+def _runs(process: psutil.Process, *names: str) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    return any(name in line for name in names)
