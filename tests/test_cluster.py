@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +29,7 @@ from jobs.run import colorize
 from jobs.shares import Shares
 from jobs.status import all_jobs, in_words, job_status
 from jobs.submitting import begin_again, connect, find_job, stored_request, submit
-from pipeline.errors import EngineError, InputError, StorageError
+from pipeline.errors import InputError, StorageError
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 
@@ -191,9 +193,14 @@ def test_credentials_in_a_url_are_refused(client: Client, tmp_path: Path) -> Non
         connect("http://user:secret@head:8265")
 
 
-def test_a_cluster_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(EngineError, match=r"^http://127\.0\.0\.1:9: no cluster answers there"):
-        connect("http://127.0.0.1:9")
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """In a process of its own: Ray reads its token once, and other tests start Ray with theirs."""
+    words = ["submit", "a.mkv", "-o", str(tmp_path / "out"), "--address", "http://127.0.0.1:9"]
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: http://127.0.0.1:9: no cluster answers there"), done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # --- metrics and deployment
