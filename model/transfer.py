@@ -53,20 +53,25 @@ def _fill_head(made: Network, base: Model, bins: Bins, bias: Tensor) -> None:
     new.bias.copy_(bias)
     rows, of = _shared(bins, base.bins)
     new.weight[rows] = old.weight[of]
-    new.bias[rows] = old.bias[of] - torch.from_numpy(_taken_back(base)).float()[of]
+    new.bias[rows] = old.bias[of]
+    if len(bins) and len(rows):
+        new.bias[rows] -= torch.from_numpy(prior_shift(*rebalancing_of(base))[of]).float()
 
 
-def _taken_back(base: Model) -> NDArray[np.float64]:
-    """What the base's packing added to its bias (C,), see `bins.prior_shift`."""
+def rebalancing_of(model: Model) -> tuple[NDArray[np.float64], float]:
+    """What each colour weighed in training (Q,), and the share of it that packing took back (see `bins.prior_shift`).
+
+    From what the package says of its training; equal weights and 0 where it says nothing. Raises RecipeError.
+    """
     try:
-        recipe = json.loads(base.metadata.get("training", "{}")).get("recipe", {})
+        recipe = json.loads(model.metadata.get("training", "{}")).get("recipe", {})
         share = float(recipe.get("package", {}).get("taken_back", 0))
-        if not len(base.bins) or not share:
-            return np.zeros(base.network.config.bins or 2)
-        return prior_shift(bin_weights(ObjectiveConfig(**recipe["objective"]), base.prior.astype(np.float64)), share)
+        if "objective" not in recipe and not share:
+            return np.ones(len(model.bins)), 0.0
+        return bin_weights(ObjectiveConfig(**recipe["objective"]), model.prior.astype(np.float64)), share
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise RecipeError(
-            f"{base.name}: cannot be the base, its package does not say what it was trained for: {e}; choose another"
+            f"{model.name}: cannot be the base, its package does not say what it was trained for: {e}; choose another"
         ) from e
 
 
