@@ -2,9 +2,10 @@
 
     demo_material.py make FOLDER           film.mp4 (three slow pans with a tone as sound) and photos.zip
     demo_material.py show GREY COLOR OUT   frames of both films side by side
+    demo_material.py card OUT              truth, grey and default model, for the model card
 
 Photographs: coffee (Rachel Michetti, CC0), chelsea (Stefan van der Walt, CC0), rocket (SpaceX, CC0),
-china (danielbuechele, CC BY 2.0).
+china (danielbuechele, CC BY 2.0), and for the card flower (vultilion, CC BY 2.0), astronaut (NASA, public domain).
 """
 
 import io
@@ -93,6 +94,24 @@ def show(grey: Path, color: Path, out: Path) -> None:
     cv2.imwrite(str(out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
+def card(out: Path) -> None:
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    from model.baselines import all_grey
+    from model.engines import open_engine
+    from model.evaluate import pictured
+    from model.sheets import sheet_of
+    from model.weights import load_model
+
+    photos = photographs() | {"flower": load_sample_image("flower.jpg"), "astronaut": data.astronaut()}
+    with open_engine(load_model("default")) as engine:
+        rows = pictured({"grey": all_grey, "default": engine}, photos.values())
+    pairs = [[*left, *right] for left, right in zip(rows[::2], rows[1::2], strict=True)]
+    sheet = sheet_of(["truth", "grey", "default"] * 2, pairs)
+    cv2.imwrite(str(out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
 def main() -> None:
     if sys.argv[1] == "make":
         folder = Path(sys.argv[2])
@@ -100,6 +119,8 @@ def main() -> None:
         photos = photographs()
         make_film(folder / "film.mp4", photos)
         make_archive(folder / "photos.zip", photos)
+    elif sys.argv[1] == "card":
+        card(Path(sys.argv[2]))
     else:
         show(*map(Path, sys.argv[2:5]))
 
