@@ -70,8 +70,9 @@ def rebalancing_of(model: Model) -> tuple[NDArray[np.float64], float]:
             return np.ones(len(model.bins)), 0.0
         return bin_weights(ObjectiveConfig(**recipe["objective"]), model.prior.astype(np.float64)), share
     except (AttributeError, KeyError, TypeError, ValueError) as e:
+        why = " ".join(str(e).split())
         raise RecipeError(
-            f"{model.name}: cannot be the base, its package does not say what it was trained for: {e}; choose another"
+            f"{model.name}: its package does not say what it was trained for ({why}); choose another"
         ) from e
 
 

@@ -8,6 +8,7 @@ either the shipped one does not or its rebalanced AuC is higher beyond doubt (se
 """
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from model.registry import PRETRAINED
 from model.sources import SourceConfig
 from model.tuning import SETTINGS, Setting, better, choose, halves, repack, sweep
 from model.weights import Model, load_model
+from pipeline.errors import ReelcolorError
 
 MOST_BYTES = 16_000_000
 SHOWN = ("auc", "auc_rebalanced", "psnr", "delta_e", "colourfulness", "chroma")
@@ -62,6 +64,8 @@ def main() -> None:
     shuffled = np.random.default_rng(0).permutation(photos.split()[1])
     chooses, reports = (Chosen(photos, half[: args.count]) for half in halves(photos, shuffled))
     shipped, trained = load_model("default"), load_model(args.model)
+    if "objective" not in json.loads(trained.metadata["training"]).get("recipe", {}) or not len(trained.bins):
+        sys.exit(f"{args.model}: expected a classifying network by this trainer; train one with scripts/train_default")
     weights = ClassWeights(shipped.bins.centers, shipped.prior)
     setting = chosen(trained, chooses, weights)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -99,4 +103,7 @@ def ship(tuned: Path, found: dict[str, Replicates], wanted: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ReelcolorError as e:
+        sys.exit(str(e))

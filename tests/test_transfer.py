@@ -113,7 +113,9 @@ def test_what_was_taken_back_of_the_rebalancing_is_put_back(tmp_path: Path) -> N
 @pytest.mark.parametrize("recipe", [{"package": {"taken_back": 0.4}}, {"package": 3}, {"package": {"taken_back": "x"}}])
 def test_a_base_that_does_not_say_what_it_was_trained_for_is_refused(recipe: dict[str, object]) -> None:
     model = dataclasses.replace(base(), metadata={"training": json.dumps({"recipe": recipe})})
-    with pytest.raises(RecipeError, match=r"^base: cannot be the base, its package does not say what.*choose another$"):
+    with pytest.raises(
+        RecipeError, match=r"^base: its package does not say what it was trained for .*; choose another$"
+    ):
         extended(model, model.bins, torch.zeros(20))
 
 
