@@ -132,8 +132,9 @@ def _times(info: StreamInfo) -> list[int]:
     if not info.timestamps:
         return [info.start_pts + n * step for n in range(info.frames)]
     index = packet_index(info.source)
-    told = index.pts[index.shown & (index.pts != NO_PTS)]
-    return [int(p) for p in np.sort(continued(told, jump_ticks(info.fps, info.time_base), step)[0])]
+    timed = index.shown & (index.pts != NO_PTS)
+    moved, _ = continued(index.pts[timed], index.dts[timed], jump_ticks(info.fps, info.time_base), step)
+    return [int(p) for p in np.sort(moved)]
 
 
 def _needs_rounding(info: StreamInfo) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.access import recovery_lag, seek_keyframe
 from pipeline.demux import NO_PTS, DecodeReport, PacketIndex, main_stream, open_media, packet_index, read_only
 from pipeline.frames import Segment, Source, StreamInfo
+from pipeline.planes import pixel_layout
 from pipeline.timing import MOST_REORDERED, continued, decoding_times, frame_ticks, jump_ticks, packet_times
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def cut_segments(source: Source, info: StreamInfo, target_seconds: float, warmup
     case to one for the whole reel.
     """
     index = packet_index(source)
-    timed = info.timestamps or decoding_times(info)
+    # A palette comes with the packet in which it changes, keyframe or not: decoding must begin at the beginning.
+    timed = (info.timestamps or decoding_times(info)) and pixel_layout(info.pix_fmt).kind != "palette"
     cuts = list(_cuts(source, info, index, target_seconds, warmup_frames)) if timed else []
     starts = [None, *(cut.start for cut in cuts)]
     ends = [*starts[1:], None]
@@ -123,7 +125,7 @@ class _Timeline:
         timed = index.shown & (self._told != NO_PTS)
         self._pts = self._told.copy()
         jump, step = jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base)
-        self._pts[timed] = continued(self._told[timed], jump, step)[0]
+        self._pts[timed] = continued(self._told[timed], index.dts[timed], jump, step)[0]
         positions = np.flatnonzero(timed)
         self._order = positions[np.argsort(self._pts[timed], kind="stable")]  # of the packets, as they are shown
         self._shown = self._pts[self._order]

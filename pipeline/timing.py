@@ -81,7 +81,8 @@ def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
     declared = stream.guessed_rate or stream.average_rate
     told = index.shown & (index.pts != NO_PTS)
     step = frame_ticks(declared or DEFAULT_FPS, time_base)
-    pts, jumps = continued(index.pts[told], jump_ticks(declared or DEFAULT_FPS, time_base), step)
+    jump = jump_ticks(declared or DEFAULT_FPS, time_base)
+    pts, jumps = continued(index.pts[told], index.dts[told], jump, step)
     order = np.argsort(pts, kind="stable")
     pts, durations = pts[order], index.duration[told][order]
     fps, vfr = frame_rate(pts, time_base, declared)
@@ -94,13 +95,17 @@ def jump_ticks(fps: Fraction, time_base: Fraction) -> int:
     return int(max(Fraction(1), MOST_REORDERED / fps) / time_base)
 
 
-def continued(pts: NDArray[np.int64], jump: int, step: int) -> tuple[NDArray[np.int64], int]:
-    """(timestamps in file order with each new timeline moved to `step` after the greatest before it, how many were)."""
+def continued(pts: NDArray[np.int64], dts: NDArray[np.int64], jump: int, step: int) -> tuple[NDArray[np.int64], int]:
+    """(timestamps in file order with each new timeline moved to `step` after the greatest before it, how many were).
+
+    On a new timeline decoding times start over too; where they go on, a picture far back was coded across a gap.
+    """
     pts, jumps = pts.copy(), 0
     begin = 0
     while True:
-        greatest = np.maximum.accumulate(pts[begin:])
-        back = np.flatnonzero(pts[begin + 1 :] < greatest[:-1] - jump)
+        greatest, latest = np.maximum.accumulate(pts[begin:]), np.maximum.accumulate(dts[begin:])
+        over = (dts[begin + 1 :] <= latest[:-1]) | (latest[:-1] == NO_PTS)
+        back = np.flatnonzero(over & (pts[begin + 1 :] < greatest[:-1] - jump))
         if not len(back):
             return pts, jumps
         at = begin + 1 + int(back[0])
@@ -111,11 +116,12 @@ def continued(pts: NDArray[np.int64], jump: int, step: int) -> tuple[NDArray[np.
 def timeline_offsets(info: StreamInfo) -> tuple[Fraction, ...]:
     """Seconds by which each further timeline of the main stream is moved to follow the one before; demuxes the file."""
     index = packet_index(info.source)
-    told = index.pts[index.shown & (index.pts != NO_PTS)]
-    if not info.timestamps or not len(told):
+    timed = index.shown & (index.pts != NO_PTS)
+    if not info.timestamps or not timed.any():
         return ()
-    moved, jumps = continued(told, jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base))
-    by = moved - told
+    jump, step = jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base)
+    moved, jumps = continued(index.pts[timed], index.dts[timed], jump, step)
+    by = moved - index.pts[timed]
     at = np.flatnonzero(np.diff(by)) + 1
     return tuple(int(by[i]) * info.time_base for i in at[:jumps])
 

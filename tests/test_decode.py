@@ -22,6 +22,7 @@ HEVC_OPEN_GOP = {
 }
 INTRA_REFRESH = {"preset": "medium", "x264-params": "intra-refresh=1:keyint=12:bframes=0:threads=1"}
 UNEVEN = ticks((20, 40, 60, 400, 40, 40, 20) * 9)
+GAP = {"x264-params": "bframes=3:b-adapt=0:keyint=10:min-keyint=10:scenecut=0:threads=1"}
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer"}
 
 ODD = {
@@ -60,6 +61,9 @@ ODD = {
     "clock_wraps.ts": Video(b_frames=2, mux={"output_ts_offset": "95442.5"}),  # 2^33 ticks of 90 kHz are 95443.7 s
     "msmpeg4.asf": Video("msmpeg4v3"),
     "flash.flv": Video(b_frames=1),
+    "gap.mkv": Video(
+        pts=ticks([40] * 16 + [300_000] + [40] * 42), time_base=Fraction(1, 1000), b_frames=3, options=GAP
+    ),
 }
 
 
@@ -257,6 +261,23 @@ def test_a_change_of_size_is_refused(tmp_path: Path) -> None:
     source = Source(str(tmp_path / "both.ts"))
     with pytest.raises(InputError, match=r"both\.ts: changes from 64×48 yuv420p to 96×48 yuv420p at pts 108000; split"):
         list(decode_frames(source, probe(source)))
+
+
+def test_a_palette_that_only_the_first_packet_has(tmp_path: Path) -> None:
+    """As in AVI and QuickTime, where later packets, keyframes too, are of no use without it."""
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for n in range(60):
+            shown = av.VideoFrame(64, 48, "pal8")
+            shown.planes[0].update(picture(n, 64, 48).astype(np.uint8))
+            shown.planes[1].update(np.arange(0, 0x1000000, 0x10101, np.uint32) | np.uint32(0xFF000000))
+            container.mux(stream.encode(shown))
+    source = Source(str(tmp_path / "a.avi"))
+    info = probe(source)
+    assert info.pix_fmt == "pal8"
+    luma = [y for s in cut_segments(source, info, 0.5, 0) for b in decode_segment(source, info, s, 0) for y in b.luma]
+    np.testing.assert_array_equal(luma, [picture(n, 64, 48) for n in range(60)])
 
 
 def test_rgb_video_is_read_as_full_range_444(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from media import Video, add_video, encode, frame, ticks, write, write_sound, write_with_company
 
+from pipeline.demux import NO_PTS
 from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
 from pipeline.probe import Chapter, OtherStream, chapters, open_media, other_streams, probe
@@ -112,10 +113,27 @@ def test_frame_rate_of_timestamps() -> None:
 
 def test_timelines_that_start_over_are_continued() -> None:
     pts = np.array([0, 10, 30, 20, 40, 1, 11, 31, 21, 0, 10])
-    moved, jumps = continued(pts, 15, 10)
-    assert moved.tolist() == [0, 10, 30, 20, 40, 50, 60, 80, 70, 90, 100]
-    assert jumps == 2
-    assert continued(pts[:5], 15, 10)[1] == 0
+    dts = np.array([-10, 0, 10, 20, 30, -9, 1, 11, 21, -10, 0])
+    unknown = np.full(len(pts), NO_PTS)
+    for known in (dts, unknown):
+        moved, jumps = continued(pts, known, 15, 10)
+        assert moved.tolist() == [0, 10, 30, 20, 40, 50, 60, 80, 70, 90, 100]
+        assert jumps == 2
+        assert continued(pts[:5], known[:5], 15, 10)[1] == 0
+
+
+def test_a_long_gap_that_b_frames_are_coded_across_is_no_new_timeline(tmp_path: Path) -> None:
+    pts = ticks([40] * 16 + [300_000] + [40] * 42)
+    options = {"x264-params": "bframes=3:b-adapt=0:keyint=10:min-keyint=10:scenecut=0:threads=1"}
+    path = write(
+        tmp_path / "a.mkv", frames=60, pts=pts, time_base=Fraction(1, 1000), b_frames=3, gop=10, options=options
+    )
+    with av.open(str(path)) as container:
+        coded = [p.pts for p in container.demux(video=0) if p.size]
+    assert min(np.diff(coded)) < -300_000, "the gap is inside a group of pictures"
+    info = probe(Source(str(path)))
+    assert info.warnings == ()
+    assert (info.start_pts, info.end_pts) == (0, pts[-1] + 40)
 
 
 def test_shape_rotation_and_fields(tmp_path: Path) -> None:
