@@ -20,7 +20,7 @@ from pipeline.frames import Source, StreamInfo
 from pipeline.join import CodedPicture, write_reel
 from pipeline.mux import Reel
 from pipeline.probe import OtherStream, probe
-from pipeline.streams import Container, is_timecode, lost_tags, rescale
+from pipeline.streams import Container, before_zero, is_timecode, lost_tags, rescale
 from pipeline.timing import continued, frame_ticks, jump_ticks
 from pipeline.written import find_problems
 
@@ -46,6 +46,9 @@ def choose_container(info: StreamInfo, spec: EncoderSpec, others: Sequence[Other
     refusals: list[tuple[Container, str]] = []
     for container in dict.fromkeys((wished, _MKV, _MOV, _MP4)):
         refusal = _refusal(info.source, info, spec, container)
+        if refusal is not None and (shift := _before_zero(info)):
+            container, first = replace(container, shift=shift), refusal  # noqa: PLW2901
+            refusal = _refusal(info.source, info, spec, container) and first
         if refusal is None:
             return replace(container, notes=tuple(_notes(info, spec, container, refusals)))
         refusals.append((container, refusal))
@@ -96,9 +99,16 @@ def _notes(
         yield f"written as {container.extension}: {'; '.join(why for _, why in refusals)}"
     elif container.extension != suffix:
         yield f"written as {container.extension}, not {suffix or info.container}: {_home(spec)}"
+    if container.shift:
+        yield f"every time is {float(container.shift):g} s later: {container.name} has no times before zero"
     if container.milliseconds and "matroska" not in info.container and _needs_rounding(info):
         yield "timestamps rounded to the nearest millisecond: Matroska's resolution"
     yield from _tag_notes(info, container)
+
+
+def _before_zero(info: StreamInfo) -> Fraction:
+    with open_media(info.source) as source:
+        return before_zero(source, info.start_pts * info.time_base)
 
 
 def _tag_notes(info: StreamInfo, container: Container) -> Iterator[str]:

@@ -62,8 +62,14 @@ class _Clock:
     it stays in step with the pictures; where they say nothing, from where it ended.
     """
 
-    def __init__(self, stream: Any, strict: bool, offsets: Callable[[], Sequence[Fraction]] = tuple) -> None:
-        self._stream, self._strict, self._offsets = stream, strict, offsets
+    def __init__(
+        self,
+        stream: Any,
+        strict: bool,
+        offsets: Callable[[], Sequence[Fraction]] = tuple,
+        shift: Fraction = Fraction(0),
+    ) -> None:
+        self._stream, self._strict, self._offsets, self._shift = stream, strict, offsets, shift
         self._last: int | None = None
         self._end = 0
         self._jumps = 0
@@ -73,11 +79,11 @@ class _Clock:
     def set(self, packet: Any, unit: Fraction) -> None:
         """Bring a packet's times into `unit`, filling in what is missing."""
         source = packet.time_base or self._stream.time_base
-        pts, dts, duration = (
-            None if ticks is None else rescale(ticks, source, unit)
-            for ticks in (packet.pts, packet.dts, packet.duration)
+        later = round(self._shift / unit)
+        pts, dts = (
+            None if ticks is None else rescale(ticks, source, unit) + later for ticks in (packet.pts, packet.dts)
         )
-        duration = max(0, duration or 0)
+        duration = max(0, rescale(packet.duration or 0, source, unit))
         pts, dts = self._continued(pts, dts, unit)
         given = (pts, dts)
         if pts is None:
@@ -120,15 +126,19 @@ class Copier:
         lenient: bool,
         sample: bool = False,
         offsets: Callable[[], Sequence[Fraction]] = tuple,
+        shift: Fraction = Fraction(0),
     ) -> None:
         """`lenient`: the muxer takes packets of equal decoding time (Matroska). `sample`: read the beginning only.
+
+        `shift`: seconds by which everything becomes later.
 
         `offsets`: seconds by which the pictures' second, third … timeline was moved to follow the one before.
         """
         self._source, self._targets, self._url, self._sample = source, targets, url, sample
         self._streams = [s for s in source.streams if s.index in targets]
         self._clocks = {
-            s.index: _Clock(s, not lenient and s.type not in ("subtitle", "data"), offsets) for s in self._streams
+            s.index: _Clock(s, not lenient and s.type not in ("subtitle", "data"), offsets, shift)
+            for s in self._streams
         }
         self.records = {
             s.index: StreamRecord(s.type, codec_name(s), cast(Fraction, targets[s.index].time_base))

@@ -79,29 +79,31 @@ def write_reel(
     where the container does not take a stream, VerificationError where pictures do not fit together.
     """
     info, spec, container = reel.info, reel.spec, reel.container
-    chapters = chapters_of(source)
+    chapters = chapters_of(source, container.shift)
     with ReelMuxer(path, source, reel) as muxer:
         if extradata is not None and muxer.extradata != extradata:
             raise VerificationError(
                 f"{info.source.url}: segments were made by another version of {spec.encoder}; run with --overwrite"
             )
         unit = muxer.time_base
-        shown = [rescale(p, spec.time_base, unit) for p in pts]
+        later = round(container.shift / unit)
+        shown = [rescale(p, spec.time_base, unit) + later for p in pts]
         if len(set(shown)) != len(shown):
             raise VerificationError(f"{info.source.url}: {container.name} cannot keep pictures apart in time; use .mov")
         copier = Copier(
             source, muxer.copies, info.source.url,
             lenient=container.milliseconds, sample=sample, offsets=partial(timeline_offsets, info),
+            shift=container.shift,
         )  # fmt: skip
         others = copier.packets()
         waiting = next(others, None)
         for picture, dts in zip(pictures, decoding_times(pts, reorder, spec.time_base), strict=True):
-            due = float(dts * spec.time_base)
+            due = float(dts * spec.time_base + container.shift)
             while waiting is not None and waiting[0] <= due:
                 muxer.write_copy(*waiting[1:])
                 waiting = next(others, None)
             at, due_at, lasting = (rescale(t, spec.time_base, unit) for t in (picture.pts, dts, picture.duration))
-            muxer.write_video(picture.payload, at, due_at, lasting, picture.key)
+            muxer.write_video(picture.payload, at + later, due_at + later, lasting, picture.key)
         while waiting is not None:
             muxer.write_copy(*waiting[1:])
             waiting = next(others, None)

@@ -69,8 +69,8 @@ class ReelMuxer:
         self._covers: list[tuple[Any, bytes]] = []
         try:
             self._declare(source)
-            if source.chapters():
-                self._output.set_chapters(source.chapters())
+            if chapters := source.chapters():
+                self._output.set_chapters([_later(chapter, reel.container.shift) for chapter in chapters])
             self.tags = self._tags(source, reel.provenance)
             self._output.metadata.update(self.tags)
             self._output.start_encoding()
@@ -275,6 +275,12 @@ def _movie_timescale(source: InputContainer, info: StreamInfo) -> int:
         starts.append(rescale(stream.start_time, stream.time_base, unit) * unit)
     scale = math.lcm(1000, *(start.denominator for start in starts if start > 0))
     return scale if scale <= _MAX_TIMESCALE else 1000
+
+
+def _later(chapter: Any, shift: Fraction) -> Any:
+    """A chapter mark, `shift` seconds later."""
+    ticks = round(shift / chapter["time_base"]) if shift else 0
+    return chapter | {"start": chapter["start"] + ticks, "end": chapter["end"] + ticks}
 
 
 def _cover_name(stream: Any) -> tuple[str, str]:

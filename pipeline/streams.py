@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,13 +29,17 @@ _ITUNES_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class Container:
-    """An output container: FFmpeg's muxer and its options; `notes` states what it cannot keep exactly."""
+    """An output container: FFmpeg's muxer and its options; `notes` states what it cannot keep exactly.
+
+    `shift`: seconds by which everything is later than in the source, where the container has no negative times.
+    """
 
     name: str
     extension: str
     format: str
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    shift: Fraction = Fraction(0)
 
     @property
     def milliseconds(self) -> bool:
@@ -48,6 +53,12 @@ def rescale(ticks: int, source: Fraction, target: Fraction) -> int:
     denominator = source.denominator * target.numerator
     nearest = (2 * numerator + denominator) // (2 * denominator)
     return nearest if ticks >= 0 else -nearest
+
+
+def before_zero(source: InputContainer, start: Fraction) -> Fraction:
+    """How long before zero the file begins, in whole milliseconds; `start`: of the pictures, in seconds."""
+    starts = [s.start_time * s.time_base for s in source.streams if s.start_time is not None and s.time_base]
+    return Fraction(max(0, math.ceil(-1000 * min([start, *starts]))), 1000)
 
 
 def is_cover(stream: Any) -> bool:

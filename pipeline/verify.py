@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
 from typing import cast
@@ -21,7 +22,7 @@ from pipeline.join import same_family
 from pipeline.lumamap import LumaMap
 from pipeline.probe import probe
 from pipeline.storage import Place
-from pipeline.streams import cover_pictures, is_cover, is_made_by_muxer, kept_tags, rescale
+from pipeline.streams import before_zero, cover_pictures, is_cover, is_made_by_muxer, kept_tags, rescale
 from pipeline.timing import timeline_offsets
 from pipeline.written import Expected, changed_tags, chapters_of, find_problems, open_written
 
@@ -70,16 +71,29 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     made = Source(str(output))
     result = probe(made)
     info = probe(source, result.fps)
+    shift = _shift(source, info, result)
+    later = round(shift / result.time_base)
     comparison = _Comparison(info, result)
-    for wanted, got in _aligned(_pictures(source, info), _pictures(made, result), info, result):
+    for wanted, got in _aligned(_pictures(source, info), _pictures(made, result), info, result, later):
         comparison.add(wanted, got)
     problems = comparison.problems()
-    expected = _expected(source, info, output, result, comparison.pts)
+    expected = _expected(source, info, output, result, comparison.pts, shift)
     problems += [expected] if isinstance(expected, str) else find_problems(output, expected)
     with open_media(source) as opened:
         tags = changed_tags(output, kept_tags(opened, _muxer(result)))
         streams = len(opened.streams)
-    return comparison.verification(streams, problems, [f"tag {key} is not the source's" for key in tags])
+    warnings = [f"tag {key} is not the source's" for key in tags]
+    if shift:
+        warnings.append(f"every time is {float(shift):g} s later than in the source, which begins before zero")
+    return comparison.verification(streams, problems, warnings)
+
+
+def _shift(source: Source, info: StreamInfo, result: StreamInfo) -> Fraction:
+    """Seconds by which an output is later, where the source begins before zero and the container could not."""
+    with open_media(source) as opened:
+        shift = before_zero(opened, info.start_pts * info.time_base)
+    found = result.start_pts * result.time_base - info.start_pts * info.time_base
+    return shift if 2 * found > shift else Fraction(0)
 
 
 def _pictures(source: Source, info: StreamInfo) -> Iterator[Picture]:
@@ -88,13 +102,17 @@ def _pictures(source: Source, info: StreamInfo) -> Iterator[Picture]:
 
 
 def _aligned(
-    wanted: Iterator[Picture], got: Iterator[Picture], info: StreamInfo, result: StreamInfo
+    wanted: Iterator[Picture], got: Iterator[Picture], info: StreamInfo, result: StreamInfo, later: int
 ) -> Iterator[tuple[Picture | None, Picture | None]]:
-    """Pictures of the two that are shown at one time, in the result's unit; None for a side that has none then."""
+    """Pictures of the two that are shown at one time, in the result's unit; None for a side that has none then.
+
+    later: ticks of the result by which it is later than the source.
+    """
 
     def following(pictures: Iterator[Picture], unit: StreamInfo) -> Picture | None:
         picture = next(pictures, None)
-        return picture and (rescale(picture[0], unit.time_base, result.time_base), picture[1])
+        moved = later if unit is info else 0
+        return picture and (rescale(picture[0], unit.time_base, result.time_base) + moved, picture[1])
 
     ours, theirs = following(wanted, info), following(got, result)
     while ours or theirs:
@@ -183,7 +201,7 @@ class _Comparison:
 
 
 def _expected(
-    source: Source, info: StreamInfo, output: str | Place, result: StreamInfo, pts: list[int]
+    source: Source, info: StreamInfo, output: str | Place, result: StreamInfo, pts: list[int], shift: Fraction
 ) -> Expected | str:
     """What the source says must be in the output; a problem in words where their streams do not pair up."""
     with open_written(output) as written:
@@ -196,10 +214,11 @@ def _expected(
         if len(others) != len(units):
             return f"{len(units)} other streams, expected {len(others)}"
         targets = {i: SimpleNamespace(time_base=unit) for i, unit in zip(others, units, strict=True)}
-        chapters = chapters_of(opened)
+        chapters = chapters_of(opened, shift)
         copier = Copier(
-            opened, targets, source.url, lenient=_muxer(result) == "matroska", offsets=partial(timeline_offsets, info)
-        )
+            opened, targets, source.url,
+            lenient=_muxer(result) == "matroska", offsets=partial(timeline_offsets, info), shift=shift,
+        )  # fmt: skip
         for _ in copier.packets():
             pass
     return Expected(

@@ -23,6 +23,7 @@ from pipeline.errors import ReelcolorError, StorageError, VerificationError
 from pipeline.frames import SegmentFile, Source, StreamInfo
 from pipeline.join import decoding_times
 from pipeline.probe import other_streams, probe
+from pipeline.verify import verify_reel
 
 FFV1, PRORES = PROFILES["preservation"], PROFILES["mezzanine"]
 PROVENANCE = {"colorized": "yes", "tool": "reelcolor 0.1.0", "model": "default", "weights_sha256": "ab" * 32}
@@ -392,6 +393,26 @@ def test_streams_without_a_decoder_and_data_are_copied(tmp_path: Path) -> None:
             payloads.append([bytes(p) for p in file.demux(others) if p.size])
     assert sorted(payloads[0]) == sorted(payloads[1])
     assert len(payloads[0]) == 24
+
+
+def test_what_begins_before_zero_begins_later_in_matroska(tmp_path: Path) -> None:
+    """A broadcast whose clock runs over at its beginning, as FFmpeg reads it; MPEG-TS itself can say so."""
+    path = rich_source(tmp_path / "a.ts", start=Fraction(95442), mux={"mpegts_copyts": "1"})  # 2^33 ticks are 95443.7 s
+    for settings in (QUICK, FFV1):
+        reel = Reel(path, settings)
+        assert reel.times[0] < -1
+        made = reel.assemble()
+        shift = reel.container.shift
+        assert (shift > 1) == (settings is FFV1) == any("s later: Matroska has no" in n for n in reel.container.notes)
+        tolerance = MILLISECOND if reel.container.milliseconds else 0
+        assert made.frames == 25
+        for (at, _), wanted in zip(decoded(reel.output), reel.times, strict=True):
+            assert abs(at - shift - wanted) <= tolerance
+        before, after = (contents(p) for p in (path, reel.output))
+        sounds = [next(v for k, v in found.items() if "audio" in k) for found in (before, after)]
+        for (was, _), (at, _) in zip(*sounds, strict=True):
+            assert abs((at or 0) - shift - (was or 0)) <= tolerance
+        assert not [p for p in verify_reel(reel.source, reel.output).problems if "dB" not in p and "luma" not in p]
 
 
 def test_recordings_put_end_to_end_stay_in_step(tmp_path: Path) -> None:
