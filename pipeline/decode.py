@@ -18,6 +18,7 @@ from pipeline.demux import DecodeReport, main_stream, open_media, read_only, rea
 from pipeline.errors import InputError
 from pipeline.frames import FrameBatch, Plane, Segment, Source, StreamInfo
 from pipeline.planes import pixel_layout, read_planes
+from pipeline.tags import side_data
 from pipeline.timing import decoding_delay, decoding_times, frame_ticks, jump_ticks
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _segment_pictures(
         while leading:
             yield _picture(*leading.popleft(), source, info), False
         report.concealed += frame.is_corrupt
+        report.captions += side_data(frame, "A53_CC") is not None
         yield _picture(frame, pts, source, info), True
 
 

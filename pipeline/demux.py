@@ -149,6 +149,7 @@ class DecodeReport:
     unreadable: int = 0  # stretches of the file that the demuxer could not make sense of
     undecodable: int = 0  # packets that the decoder refused
     concealed: int = 0  # pictures that the decoder patched
+    captions: int = 0  # pictures with closed captions inside
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
 
@@ -159,6 +160,7 @@ class DecodeReport:
             (self.unreadable, "damaged stretches of the file skipped"),
             (self.undecodable, "damaged packets skipped"),
             (self.concealed, "damaged pictures patched by the decoder"),
+            (self.captions, "pictures with closed captions inside, which are not carried over"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
         return tuple(f"{count} {what}" for count, what in counted if count) + tuple(self.notes)

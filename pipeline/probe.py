@@ -27,7 +27,7 @@ from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
-from pipeline.tags import color_tags, color_warnings, field_order, rotation
+from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
 from pipeline.timing import ordinal_timing, stream_timing
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _describe(
     order, order_warnings = field_order(context, frame)
     degrees, rotation_warnings = rotation(frame)
     warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
+    warnings += left_out(frame, stream)
     told = ordered and bool((index.shown & (index.pts != NO_PTS)).any())
     timing = stream_timing(stream, index) if told else ordinal_timing(stream, index, fps)
     if timing.jumps:

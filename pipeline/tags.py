@@ -12,6 +12,7 @@ from pipeline.planes import PixelLayout
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
 
 UNSPECIFIED = 2  # of matrix, transfer and primaries in ITU-T H.273
 _RGB = 0  # H.273 matrix_coefficients of RGB
@@ -22,6 +23,17 @@ _SD = (1024, 576)  # largest width and height taken for standard definition: 576
 _LIMITED = frozenset(
     ("av1", "dnxhd", "h263", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vc1", "vp8", "vp9", "vvc")
 )
+# Side data that says something of the picture; of these the output keeps none.
+_SIDE_DATA = {
+    "MASTERING_DISPLAY_METADATA": "mastering display",
+    "CONTENT_LIGHT_LEVEL": "content light level",
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DOVI_METADATA": "Dolby Vision metadata",
+    "STEREO3D": "stereo layout",
+    "SPHERICAL": "spherical projection",
+    "AFD": "active format description",
+    "FILM_GRAIN_PARAMS": "synthetic film grain",
+}
 # AVFieldOrder: TT, BB, TB, BT; the second letter is the field shown first.
 _FIELD_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
@@ -112,11 +124,26 @@ def rotation(frame: av.VideoFrame | None) -> tuple[int, list[str]]:
     return degrees, warnings
 
 
+def left_out(frame: av.VideoFrame, stream: VideoStream) -> list[str]:
+    """What pictures carry beside luma and chroma, and what the output has no place for."""
+    alpha = any(c.is_alpha for c in frame.format.components) or stream.metadata.get("alpha_mode") == "1"
+    found = ["alpha channel (transparency)"] if alpha else []
+    found += [words for name, words in _SIDE_DATA.items() if side_data(frame, name) is not None]
+    return [f"its {', '.join(found)} {'is' if len(found) == 1 else 'are'} not carried over"] if found else []
+
+
+def side_data(frame: av.VideoFrame, name: str) -> bytes | None:
+    """What a frame carries under a name of av.sidedata.sidedata.Type."""
+    try:
+        return bytes(cast(Any, frame).side_data[name])
+    except (KeyError, ValueError):  # none, or PyAV does not know the name of some other side data
+        return None
+
+
 def _mirrored(frame: av.VideoFrame) -> bool:
     """Whether the display matrix (3×3, 16.16 fixed point, row by row) turns the picture's handedness."""
-    try:
-        data = bytes(cast(Any, frame).side_data["DISPLAYMATRIX"])
-    except (KeyError, ValueError):  # none, or PyAV does not know the name of some other side data
+    data = side_data(frame, "DISPLAYMATRIX")
+    if data is None:
         return False
     a, b, _, c, d = np.frombuffer(data, np.int32, 5).astype(float)
     return bool(a * d - b * c < 0)

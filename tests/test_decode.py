@@ -263,6 +263,22 @@ def test_a_change_of_size_is_refused(tmp_path: Path) -> None:
         list(decode_frames(source, probe(source)))
 
 
+def test_closed_captions_inside_pictures_are_counted(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.h264", frames=12).read_bytes()
+    caption = bytes.fromhex("b50031") + b"GA94" + bytes.fromhex("0341fffc9420ff")  # ATSC A/53 part 4, one pair of bytes
+    sei = b"\0\0\1\x06\x04" + bytes([len(caption)]) + caption + b"\x80"
+    units = plain.split(b"\0\0\1")
+    path = tmp_path / "captions.h264"
+    path.write_bytes(
+        units[0] + b"".join((sei if unit[0] & 31 in (1, 5) else b"") + b"\0\0\1" + unit for unit in units[1:])
+    )
+    for name, count in (("plain.h264", 0), ("captions.h264", 12)):
+        source, report = Source(str(tmp_path / name)), DecodeReport()
+        assert sum(len(b) for b in decode_frames(source, probe(source), report)) == 12
+        assert report.captions == count
+        assert any("closed captions" in w for w in report.warnings) == (count > 0)
+
+
 def test_a_palette_that_only_the_first_packet_has(tmp_path: Path) -> None:
     """As in AVI and QuickTime, where later packets, keyframes too, are of no use without it."""
     with av.open(str(tmp_path / "a.avi"), "w") as container:

@@ -146,6 +146,16 @@ def test_shape_rotation_and_fields(tmp_path: Path) -> None:
     assert (dv.field_order, dv.fps, dv.warnings) == ("bff", Fraction(30000, 1001), ())
 
 
+def test_what_pictures_carry_beside_luma_and_chroma_is_said(tmp_path: Path) -> None:
+    clear = probed(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuva420p", frames=2)
+    assert clear.warnings == ("its alpha channel (transparency) is not carried over",)
+    primaries = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    hdr = {"x265-params": f"log-level=none:pools=1:hdr10=1:max-cll=1000,400:master-display={primaries}"}
+    bright = probed(tmp_path / "b.mkv", codec="libx265", pix_fmt="yuv420p10le", frames=2, options=hdr)
+    assert bright.warnings == ("its mastering display, content light level are not carried over",)
+    assert probed(tmp_path / "c.mkv", codec="ffv1", pix_fmt="gray10le", frames=2).warnings == ()
+
+
 def test_only_shown_pictures_count(tmp_path: Path) -> None:
     info = probed(tmp_path / "a.mp4", pts=range(-14, 16), b_frames=2, mux={"avoid_negative_ts": "disabled"})
     assert (info.frames, info.start_pts, info.seconds) == (16, 0, 16 / 25)
