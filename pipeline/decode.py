@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodeReport", "decode_frames", "decode_segment"]
 
-# Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time.
-_THREAD_TYPE, _THREADS = "SLICE", 2
+# Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time, and
+# of H.264 with slice threads too.
+_THREAD_TYPE, _THREADS, _H264_THREADS = "SLICE", 2, 1
 _BATCH_PICTURES = 16
 _BATCH_BYTES = 64 << 20
 
@@ -126,7 +127,8 @@ def _open(source: Source, stack: contextlib.ExitStack) -> tuple[InputContainer, 
     stream = main_stream(container, source)
     read_only(container, stream)
     stream.codec_context.thread_type = _THREAD_TYPE
-    stream.codec_context.thread_count = _THREADS
+    context = stream.codec_context
+    context.thread_count = _H264_THREADS if context.codec.canonical_name == "h264" else _THREADS
     return container, stream
 
 
