@@ -137,14 +137,15 @@ def _refusal(source: Source, info: StreamInfo, spec: EncoderSpec, container: Con
 
 
 def _times(info: StreamInfo) -> list[int]:
-    """Display times of all pictures, sorted, in the stream's time base."""
+    """Display times of all pictures, sorted, in the stream's time base; doubled ones parted as the decoder does."""
     step = frame_ticks(info.fps, info.time_base)
     if not info.timestamps:
         return [info.start_pts + n * step for n in range(info.frames)]
     index = packet_index(info.source)
     timed = index.shown & (index.pts != NO_PTS)
     moved, _ = continued(index.pts[timed], index.dts[timed], jump_ticks(info.fps, info.time_base), step)
-    return [int(p) for p in np.sort(moved)]
+    ranks = np.arange(len(moved))
+    return [int(p) for p in np.maximum.accumulate(np.sort(moved) - ranks) + ranks]
 
 
 def _needs_rounding(info: StreamInfo) -> bool:

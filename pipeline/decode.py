@@ -81,6 +81,7 @@ def _segment_pictures(
     """(picture, whether it is inside the segment): the warm-up, then the segment."""
     clock = _Clock(info, report)
     leading: deque[tuple[av.VideoFrame, int]] = deque(maxlen=warmup_frames)
+    damage, spoilt = 0, False
     for frame, told in _frames(source, info, segment.seek, report):
         pts = clock.time(told)
         if segment.start is not None and pts < segment.start:
@@ -91,6 +92,10 @@ def _segment_pictures(
         while leading:
             yield _picture(*leading.popleft(), source, info), False
         report.concealed += frame.is_corrupt
+        spoilt = report.damage > damage or (spoilt and not frame.key_frame)
+        damage = report.damage
+        if spoilt:
+            report.spoilt.append(pts)
         report.captions += side_data(frame, "A53_CC") is not None
         yield _picture(frame, pts, source, info), True
 

@@ -152,6 +152,12 @@ class DecodeReport:
     captions: int = 0  # pictures with closed captions inside
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
+    spoilt: list[int] = field(default_factory=list)  # pts of pictures from damage on to the next keyframe
+
+    @property
+    def damage(self) -> int:
+        """How much has been damaged so far."""
+        return self.unreadable + self.undecodable + self.concealed
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from media import Video, write
 from reels import QUICK, rich_source
@@ -110,6 +111,22 @@ def test_pictures_closer_than_a_millisecond_do_not_go_into_matroska(tmp_path: Pa
     container = chosen(close, FFV1)
     assert container.extension == ".mp4"
     assert any("within one millisecond" in note for note in container.notes)
+
+
+def test_doubled_timestamps_do_not_drive_a_reel_out_of_matroska(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.mkv", codec="ffv1", frames=20, gop=1)
+    path = tmp_path / "a.mkv"
+    with av.open(str(plain)) as given, av.open(str(path), "w") as doubled:
+        stream = given.streams.video[0]
+        copy = doubled.add_stream_from_template(stream)
+        for n, packet in enumerate(p for p in given.demux(stream) if p.size):
+            packet.stream = copy
+            packet.pts = packet.dts = 40 * (n - (n % 7 == 3))
+            doubled.mux(packet)
+    with av.open(str(path)) as container:
+        assert len({p.pts for p in container.demux(video=0) if p.size}) < 20
+    for settings in (FFV1, QUICK):
+        assert chosen(path, settings).extension == ".mkv"
 
 
 def test_rounding_to_milliseconds_is_said_where_it_happens(tmp_path: Path) -> None:

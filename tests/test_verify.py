@@ -9,13 +9,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import write
+from media import damaged, write
 from numpy.typing import NDArray
 from reels import luma_of, rich_source
 from skimage.metrics import peak_signal_noise_ratio
 
+from pipeline.decode import DecodeReport, decode_frames
 from pipeline.errors import InputError
 from pipeline.frames import Source
+from pipeline.probe import probe
 from pipeline.verify import verify_reel
 
 Change = Callable[[int, NDArray[Any]], NDArray[Any] | None]  # (ordinal, luma) → luma of the copy, None to leave out
@@ -155,3 +157,23 @@ def test_what_cannot_be_read(reel: Path, tmp_path: Path) -> None:
     broken.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"b\.mkv"):
         verify_reel(Source(str(reel)), broken)
+
+
+def test_only_damaged_pictures_may_be_patched_otherwise(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.mkv", codec="mpeg4", frames=40, gop=10, options={"b": "2000000"})
+    path = damaged(tmp_path / "a.mkv", whole, seed=3, places=2)
+    source, report = Source(str(path)), DecodeReport()
+    pts = [int(p) for b in decode_frames(source, probe(source), report) for p in b.pts]
+    spoilt = {pts.index(p) for p in report.spoilt}
+    assert 0 < len(spoilt) < 30, "up to the next keyframe"
+
+    def inverted(at: set[int]) -> Change:
+        return lambda n, luma: 255 - luma if n in at else luma
+
+    for codec in ("ffv1", "libx264"):
+        other = verify_reel(source, recode(path, tmp_path / "b.mkv", codec=codec, change=inverted(spoilt)))
+        assert (other.problems, other.exact) == ((), False)
+        assert f"{len(spoilt)} damaged pictures of the source were patched otherwise by the decoder" in other.warnings
+        sound = min(set(range(len(pts))) - spoilt)
+        wrong = verify_reel(source, recode(path, tmp_path / "c.mkv", codec=codec, change=inverted({sound})))
+        assert "luma" in str(wrong.problems)
