@@ -17,7 +17,7 @@ from fakes import SIZE, content, no_leftovers, records, run, statuses
 from media import write
 
 from jobs import pool
-from jobs.ledger import FOLDER
+from jobs.ledger import FOLDER, ReelLedger
 from jobs.run import Run
 from pipeline.errors import StorageError
 
@@ -71,6 +71,18 @@ def _file(path: Path) -> tuple[int, int, int]:
     """What a write would change; a reader's look changes the access time alone."""
     found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_segments_left_by_a_run_killed_as_it_ended_are_removed(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ReelLedger, "remove_media", lambda _: None)
+        run(film, out=tmp_path)
+    assert not no_leftovers(tmp_path)
+    assert statuses(run(film, out=tmp_path)) == ["skipped"]
+    assert no_leftovers(tmp_path)
 
 
 @pytest.mark.usefixtures("no_ray")
