@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.bench_cli import bench_command
 from jobs.cluster_cli import cluster_options, jobs, shares_of, submit
 from jobs.command import Command, debug_option, json_option
 from jobs.compiling_cli import compile_command
@@ -147,5 +148,5 @@ def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: b
     ctx.exit(int(bool(proof["problems"])))
 
 
-for _command in (submit, jobs, plan, models, train, evaluate, compile_command):
+for _command in (submit, jobs, plan, models, train, evaluate, compile_command, bench_command):
     main.add_command(_command)

@@ -1,0 +1,165 @@
+"""`reelcolor bench`: how near everything is to what the machine can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.film import Film, colorize, decode, encode, make_film, transcode
+from jobs.ledger import write_json
+from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.bench import Bench
+    from model.rounds import Case
+
+Rounds = Sequence[dict[str, float]]
+THREADS = 2  # as a worker's engine has
+_ENCODED = 50  # frames at most, which are held in memory
+_ENGINES, _VIDEO = 1 / 3, 2 / 3  # of the time
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. model: a package or a network's name. seconds: of measuring, without what prepares it."""
+
+    output: Path
+    model: str = "default"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    only: Literal["engines", "video"] | None = None
+    seconds: float = 90.0
+    size: int = 256
+    film: Film = field(default_factory=lambda: Film(4.0))
+
+
+def bench(request: Request, done: Callable[[str], None] = lambda _name: None) -> dict[str, Any]:
+    """Measure, write bench.json and bench.png to the output folder, and return the document.
+
+    Raises EngineError where the model or the device is not to be had, StorageError where the folder cannot be written.
+    """
+    from jobs.bench_report import draw
+
+    document: dict[str, Any] = {"version": version("reelcolor"), "machine": machine(), "request": asdict(request)}
+    document["request"]["output"] = str(request.output)
+    if request.only != "video":
+        document |= _engines(request, request.seconds * (_ENGINES if request.only is None else 1), done)
+    if request.only != "engines":
+        document["video"] = _video(request, request.seconds * (_VIDEO if request.only is None else 1), done)
+    request.output.mkdir(parents=True, exist_ok=True)
+    write_json(request.output / "bench.json", document)
+    draw(document, request.output / "bench.png")
+    return document
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    import av
+    import openvino
+    import torch
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text("ascii", "replace").splitlines() if about.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {"torch": torch.__version__, "openvino": openvino.__version__, "av": av.__version__}
+    cpu = names[0] if names else platform.machine()
+    return {"cpu": cpu, "processors": len(os.sched_getaffinity(0)), "gpu": gpu, "versions": versions}
+
+
+def _engines(request: Request, seconds: float, done: Callable[[str], None]) -> dict[str, Any]:
+    import torch
+
+    from model.bench import bench_model, cpu_bench
+    from model.complexity import complexity
+    from model.rounds import in_rounds
+
+    has_gpu = torch.cuda.is_available()
+    if request.device == "cuda" and not has_gpu:
+        raise EngineError("PyTorch finds no NVIDIA GPU; choose the device cpu")
+    device = "cuda" if has_gpu and request.device != "cpu" else "cpu"
+    model = bench_model(request.model)
+    flops = complexity(model.network, request.size, request.size).flops
+    with ExitStack() as stack:
+        if device == "cuda":
+            from model.bench_cuda import cuda_bench
+
+            found = cuda_bench(model, request.size, stack)
+        else:
+            found = cpu_bench(model, request.size, THREADS, stack)
+        rounds = in_rounds(found.cases, seconds, done=done)
+    about = {"name": model.name, "sha256": model.sha256, "gflop": flops / 1e9, "size": request.size}
+    return {"device": device, "model": about} | engine_document(found, rounds, flops)
+
+
+def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
+    """What the rounds say of the engines; flops: of one picture."""
+    from model.rounds import median, ratio
+
+    names = {case.name for case in bench.cases}
+    fastest = {run.precision: run.case for run in bench.runs}  # at the largest batch, which comes last
+    engines = []
+    for run in bench.runs:
+        limit = bench.ceilings[run.precision]
+        engines.append({
+            "precision": run.precision,
+            "batch": run.batch,
+            "key": run.key,
+            "fps": median(rounds, run.case),
+            "bare_fps": median(rounds, run.bare),
+            "of_bare": ratio(rounds, run.case, run.bare),
+            "of_limit": ratio(rounds, run.case, limit) * flops,
+            "of_fp32": ratio(rounds, run.case, fastest["fp32"]) if "fp32" in fastest else None,
+        })  # fmt: skip
+    opencv = None
+    if "OpenCV DNN" in names:
+        engine = fastest["fp32"]
+        opencv = {"fps": median(rounds, "OpenCV DNN"), "engine_over_it": ratio(rounds, engine, "OpenCV DNN")}
+    limits = {precision: median(rounds, case) / 1e9 for precision, case in bench.ceilings.items()}
+    return {
+        "rounds": len(rounds),
+        "limits": {"gflops": limits, "copy_gb_per_s": median(rounds, "copy") / 1e9},
+        "engines": engines,
+        "opencv_dnn": opencv,
+        "left_out": bench.left_out,
+    }
+
+
+def _video(request: Request, seconds: float, done: Callable[[str], None]) -> dict[str, Any]:
+    from model.networks import NETWORKS
+    from model.rounds import in_rounds
+
+    model = "default" if request.model in NETWORKS else request.model
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = in_rounds(_video_cases(request.film, model, Path(folder)), seconds, done=done)
+    return video_document(request.film, rounds) | {"model": model}
+
+
+def _video_cases(film: Film, model: str, folder: Path) -> list[Case]:
+    from model.rounds import Case, timed
+
+    source = folder / "film.mp4"
+    make_film(source, film)
+    frames = decode(source, keep=_ENCODED)
+    return [
+        Case("decode", film.frames, timed(partial(decode, source))),
+        Case("encode", len(frames), timed(partial(encode, frames, source, folder / "encoded.mp4"))),
+        Case("transcode", film.frames, partial(transcode, source, folder / "plain.mp4")),
+        Case("colorize", film.frames, lambda: colorize(source, Path(tempfile.mkdtemp(dir=folder)), model)),
+    ]
+
+
+def video_document(film: Film, rounds: Rounds) -> dict[str, Any]:
+    """What the rounds say of the film's way; ratio: time of colorizing by that of the transcode."""
+    from model.rounds import median, ratio
+
+    rates = {f"{name}_fps": median(rounds, name) for name in ("decode", "encode", "transcode", "colorize")}
+    about = {"width": film.width, "height": film.height, "frames": film.frames}
+    return {"film": about, "rounds": len(rounds), **rates, "ratio": ratio(rounds, "transcode", "colorize")}
