@@ -104,7 +104,7 @@ def cpu_bench(model: Model, size: int, threads: int, stack: ExitStack) -> Bench:
 
 def _for_int8(model: Model, pictures: NDArray[np.float32]) -> Model:
     """The model with an INT8 graph: its own, or one made for timing alone, apart from those that colour."""
-    from model.engines.int8 import int8_graph, quantise
+    from model.engines.int8 import int8_graph, keep_int8, quantised
 
     try:
         int8_graph(model)
@@ -114,7 +114,7 @@ def _for_int8(model: Model, pictures: NDArray[np.float32]) -> Model:
         try:
             int8_graph(model)
         except EngineError:
-            quantise(model, pictures)
+            keep_int8(model, quantised(model, pictures))
     return model
 
 
@@ -126,7 +126,7 @@ def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callab
     from model.export import cached_onnx
 
     core = ov.Core()
-    graph = int8_graph(model)[0] if precision == "int8" else core.read_model(cached_onnx(model))
+    graph = core.read_model(int8_graph(model)[0] if precision == "int8" else cached_onnx(model))
     graph.reshape({"lightness": [1, 1, size, size]})
     compiled = core.compile_model(graph, "CPU", _settings(precision, threads))
     requests = [compiled.create_infer_request() for _ in range(threads)]
