@@ -201,6 +201,11 @@ class ReelLedger:
         for path in [*self.segments.glob("*.seg"), *self.segments.glob(".*.part*")]:
             path.unlink(missing_ok=True)
 
+    def remove_left_media(self) -> None:
+        """Remove media files that were listed beside the finished reel: a run was killed right after its last record."""
+        if any(name.startswith("segments/") and not name.endswith(".json") for name in self._listed or ()):
+            self.remove_media()
+
     def _is_absent(self, name: str) -> bool:
         """Whether it is known, without asking, that there is no such file."""
         return self._listed is not None and name not in self._listed

@@ -40,7 +40,7 @@ def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
     except ReelcolorError:
         return Before()  # planning will say what is wrong with the source
     if same and intact:
-        ledger.remove_media()  # what a run that was killed right after its last record has left
+        ledger.remove_left_media()
         return Before(done=done)
     note(f"{item.path}: {'its output is gone or changed' if same else 'changed since it was coloured'}; done again")
     ledger.forget()

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -245,9 +246,7 @@ def test_the_manifest_is_whole_and_its_command_is_one_of_ours() -> None:
     assert isinstance(context, click.Context)
     assert context.params["address"] == "auto"
     assert context.params["max_workers"] == spec["workerGroupSpecs"][0]["maxReplicas"]
-    import ray
-
-    assert spec["rayVersion"] == ray.__version__
+    assert spec["rayVersion"] == version("ray")
 
 
 def test_the_image_names_what_it_installs() -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from pathlib import Path
 
-import numpy as np
 import openvino
 import pytest
-import torch
 
-from model.bins import no_bins
 from model.engines import open_engine, prove_engine
 from model.engines.openvino import OpenVINOEngine, has_bf16
 from model.engines.selftest import LIMITS, differences, golden_frames, reference
-from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 from pipeline.errors import EngineError
 
@@ -41,25 +36,6 @@ def test_openvino_passes_in_each_precision_for_either_use(model: Model) -> None:
 def test_int8_without_an_int8_graph_says_how_to_make_one(model: Model) -> None:
     with pytest.raises(EngineError, match="reelcolor compile tiny --precision int8 --calibrate"):
         open_engine(model, "openvino", precision="int8")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is not installed")
-@pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("head", ["classification", "regression"])
-def test_int8_is_quantised_kept_and_opened(model: Model, head: str) -> None:
-    from model.engines.int8 import quantise
-
-    if head == "regression":
-        torch.manual_seed(0)
-        net = UNet(UNetConfig(bins=0, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
-        net(torch.rand(4, 1, 64, 64) * 100)
-        model = Model("flat", "cd" * 32, net.eval().requires_grad_(False), no_bins("lab"), np.empty(0), 0.38, {})
-    quantise(model, np.concatenate([golden_frames(64, 96), golden_frames(64, 96)[..., ::-1]]))
-    engine, (verdict,) = prove_engine(model, "openvino", precision="int8", sizes=[(64, 96)])
-    with engine:
-        assert "/int8-" in engine.key
-        assert verdict.mean > 0.005  # it does compute in 8 bits
-        assert verdict.problem == ""
 
 
 @pytest.mark.usefixtures("cache")
