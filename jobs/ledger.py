@@ -7,6 +7,7 @@ OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
     lock                            held by the run that works on it (lease.py)
     reels/<reel>/segments/<n>.json  one record a finished segment, written after its media file
     reels/<reel>/segments/<n>*.seg  that media file; removed once the reel is done
+    reels/<reel>/begun.json         what this machine chose where the recipe leaves it open: the encoder
     reels/<reel>/announced.json     the output that is about to appear
     reels/<reel>/failed.json        why it was left out: segment, error, its class, the line of log
     reels/<reel>/done.json          the finished reel: output, hash, summaries of its segments
@@ -125,6 +126,17 @@ class ReelLedger:
             return False
         return sha256 == record.file.sha256
 
+    def begin(self, encoder: str) -> None:
+        """Note the encoder that was chosen for the reel, so that all its segments get the same; raises StorageError."""
+        write_json(self._begun, encoder)
+
+    def begun_with(self) -> str | None:
+        """The encoder that an earlier run chose for the reel."""
+        try:
+            return str(json.loads(self._begun.read_bytes()))
+        except (OSError, ValueError):
+            return None
+
     def announce(self, output: str) -> None:
         """Note that `output` is about to appear, lest a crash right after makes it look like someone else's."""
         write_json(self._announced, output)
@@ -180,6 +192,7 @@ class ReelLedger:
     def forget(self) -> None:
         """Take back that the reel, or any part of it, is finished."""
         (self.folder / "done.json").unlink(missing_ok=True)
+        self._begun.unlink(missing_ok=True)
         for record in self.segments.glob("*.json"):
             record.unlink(missing_ok=True)
         self.remove_media()
@@ -209,6 +222,10 @@ class ReelLedger:
     def _is_absent(self, name: str) -> bool:
         """Whether it is known, without asking, that there is no such file."""
         return self._listed is not None and name not in self._listed
+
+    @property
+    def _begun(self) -> Place:
+        return self.folder / "begun.json"
 
     @property
     def _announced(self) -> Place:

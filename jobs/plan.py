@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, cast
 from jobs.apart import Apart
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, kind_of
+from jobs.ledger import Job
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
 from jobs.worker import Failure, failure
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RecipeError
 from pipeline.frames import Source
 from pipeline.storage import Place, is_local, local_path, place
 
 if TYPE_CHECKING:
     from pipeline.codecs import Codec, EncoderSettings
+    from pipeline.gpu import Hwaccel
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Planner:
     recipe: Recipe
     weights: str  # hex SHA-256
     outdir: Place
+    job: Job | None = None  # whose earlier runs may have begun reels
 
     def reel_id(self, item: Item) -> str:
         """Names input, place and settings; the same in every job with this OUTDIR."""
@@ -74,14 +77,17 @@ class Planner:
 
     def _video(self, item: Item, source: Source, fps: Fraction | None) -> VideoReel:
         from pipeline.containers import choose_container, preflight
-        from pipeline.encode import resolve_encoder
+        from pipeline.decode import choose_decoder
+        from pipeline.nvenc import choose_encoder
         from pipeline.probe import other_streams, probe
         from pipeline.segments import cut_segments
         from pipeline.temporal import WARMUP_FRAMES
 
         info = probe(source, fps)
         others = other_streams(source)
-        spec = resolve_encoder(info, encoder_settings(self.recipe))
+        hwaccel = cast("Hwaccel", self.recipe.hwaccel)
+        spec = choose_encoder(info, encoder_settings(self.recipe), hwaccel, self._begun_with(item))
+        gpu_decoding, remarks = choose_decoder(source, info, hwaccel)
         container = choose_container(info, spec, others)
         preflight(source, info, spec, container)
         name = item.name.with_name(_stem(item.name) + container.extension)
@@ -94,12 +100,19 @@ class Planner:
             fingerprint=fingerprint_of(item),
             segments=cut_segments(source, info, self.recipe.segment_seconds, WARMUP_FRAMES),
             look=self.recipe.look,
-            warnings=(*info.warnings, *spec.notes, *container.notes),
+            warnings=(*info.warnings, *spec.notes, *container.notes, *remarks),
+            gpu_decoding=gpu_decoding,
             info=info,
             spec=spec,
             container=container,
             others=others,
         )
+
+    def _begun_with(self, item: Item) -> str | None:
+        """The encoder of the reel's finished segments, where the recipe leaves it to the machine."""
+        if self.job is None or self.recipe.hwaccel != "auto":
+            return None
+        return self.job.reel(self.reel_id(item)).begun_with()
 
     def _album(self, item: Item) -> AlbumReel:
         from pipeline.album import cut_album
@@ -129,7 +142,7 @@ def encoder_settings(recipe: Recipe) -> EncoderSettings:
 
     Raises RecipeError where the codec does not have these.
     """
-    from pipeline.codecs import PROFILES, EncoderSettings, check_settings
+    from pipeline.codecs import NVENC, PROFILES, EncoderSettings, check_settings
 
     base = PROFILES[recipe.profile]
     if recipe.codec not in (None, base.codec):
@@ -137,6 +150,8 @@ def encoder_settings(recipe: Recipe) -> EncoderSettings:
     crf = base.crf if recipe.crf is None else recipe.crf
     settings = dataclasses.replace(base, crf=crf, preset=recipe.preset or base.preset)
     check_settings(settings)
+    if recipe.hwaccel == "cuda" and settings.codec not in NVENC:
+        raise RecipeError(f"no GPU encodes {settings.codec}; --hwaccel auto decodes on the GPU and encodes in software")
     return settings
 
 

@@ -13,6 +13,7 @@ from jobs import estimate
 from jobs.apart import Apart
 from jobs.console import Console
 from jobs.estimate import Cost, Range
+from jobs.hardware import check_hwaccel
 from jobs.inputs import find_inputs
 from jobs.ledger import Job
 from jobs.measure import Measured, measure
@@ -184,7 +185,8 @@ def _preview(
     from jobs.pool import default_workers
 
     job = job_of(request, colouring)
-    planner = Planner(request.recipe, colouring.weights, job.outdir)
+    planner = Planner(request.recipe, colouring.weights, job.outdir, job)
+    check_hwaccel(request.recipe, apart, console.note)
     found = find_inputs(request.inputs, job.outdir, request.recipe.fps is not None)
     finished = {planner.reel_id(item): job.finished(planner.reel_id(item)) for item in found.items}
     done = [entry[1] for entry in finished.values() if entry]

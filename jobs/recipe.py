@@ -19,6 +19,7 @@ from pipeline.limits import DEFAULT_LIMITS, Limits
 
 PROFILES = ("access", "mezzanine", "preservation")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")  # of the engine; auto takes the fastest that passes its test
+HWACCELS = ("auto", "none", "cuda")
 CODECS = ("h264", "hevc", "av1", "prores", "ffv1")
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.01, 2.0),
@@ -42,6 +43,7 @@ class Recipe:
     codec: str | None = None
     crf: float | None = None
     preset: str | None = None
+    hwaccel: str = "none"
     temperature: float | None = None
     precision: str = "auto"
     saturation: float = 1.0
@@ -56,6 +58,7 @@ class Recipe:
         _expect_one_of("precision", self.precision, PRECISIONS)
         if self.codec is not None:
             _expect_one_of("codec", self.codec, CODECS)
+        _expect_one_of("hwaccel", self.hwaccel, HWACCELS)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:

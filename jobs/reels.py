@@ -74,6 +74,11 @@ class Reel(ABC):
     def frame_pixels(self) -> int:
         """Luma samples of one picture, or as many as take the memory that a worker needs."""
 
+    @property
+    def settled(self) -> str:
+        """What its content depends on besides input and recipe, as `--hwaccel auto` found it when it was planned."""
+        return ""
+
     @abstractmethod
     def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:
         """Colour one segment into `out`."""
@@ -119,6 +124,11 @@ class VideoReel(Reel):
     spec: EncoderSpec
     container: Container
     others: tuple[OtherStream, ...] = ()
+    gpu_decoding: bool = False  # gives the same pictures, so that it is not part of what they depend on
+
+    @property
+    def settled(self) -> str:  # noqa: D102
+        return self.spec.encoder
 
     @property
     def frames(self) -> int:  # noqa: D102
@@ -135,7 +145,10 @@ class VideoReel(Reel):
     def colorize(self, segment: Segment, colorizer: Colorizer, out: Place, progress: Progress) -> SegmentFile:  # noqa: D102
         from pipeline.reel import colorize_segment
 
-        return colorize_segment(self.info.source, self.info, segment, colorizer, self.look, self.spec, out, progress)
+        return colorize_segment(
+            self.info.source, self.info, segment, colorizer, self.look, self.spec, out, progress,
+            gpu_decoding=self.gpu_decoding,
+        )  # fmt: skip
 
     def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
         from pipeline.assemble import assemble
@@ -153,7 +166,13 @@ class VideoReel(Reel):
 
     def facts(self) -> dict[str, Any]:  # noqa: D102
         spec = {f.name: getattr(self.spec, f.name) for f in dataclasses.fields(self.spec) if f.name != "notes"}
-        return {"kind": "video", "stream": self.info, "encoder": spec, "container": self.container.name}
+        return {
+            "kind": "video",
+            "stream": self.info,
+            "decoder": "nvdec" if self.gpu_decoding else "software",
+            "encoder": spec,
+            "container": self.container.name,
+        }
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ fps_option = click.option("--fps", metavar="RATE", help="Frames a second of a nu
 
 def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that make a recipe; each is a key of a recipe file, too."""
-    from jobs.recipe import CODECS, PRECISIONS, PROFILES
+    from jobs.recipe import CODECS, HWACCELS, PRECISIONS, PROFILES
 
     options = [
         click.option("--model", metavar="NAME|FILE", help="Model package. [default: default]"),
@@ -24,6 +24,11 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--codec", type=click.Choice(CODECS), help="Instead of the profile's."),
         click.option("--crf", type=float, metavar="N", help="Quality of h264, hevc (0 to 51) and av1 (0 to 63)."),
         click.option("--preset", metavar="P", help="The encoder's, such as veryfast, or 0 to 13 for av1."),
+        click.option(
+            "--hwaccel",
+            type=click.Choice(HWACCELS),
+            help="auto: decode and encode on an NVIDIA GPU what it does there; cuda: or fail. [default: none]",
+        ),
         click.option(
             "--temperature",
             type=float,

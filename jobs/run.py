@@ -14,6 +14,7 @@ from jobs.books import Books
 from jobs.console import Console
 from jobs.drive import Drive
 from jobs.hands import Census, Load
+from jobs.hardware import check_hwaccel
 from jobs.inputs import Found, Item, find_inputs
 from jobs.ledger import Done, Job, Record, media_name
 from jobs.plan import Planner, plan_all, settle_names, short_hash
@@ -57,7 +58,7 @@ class Run:
     def __init__(self, request: Request, job: Job, colouring: Colouring, console: Console) -> None:
         self._request, self._job, self._colouring = request, job, colouring
         self.books = Books(job, console)
-        self._planner = Planner(request.recipe, colouring.weights, job.outdir)
+        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job)
         self._settings = request.recipe.as_dict() | {"weights": colouring.weights}
         self._states: dict[str, State] = {}
         self._heard: set[str] = set()
@@ -70,6 +71,7 @@ class Run:
         self.books.inputs |= {self._planner.reel_id(item): item.path for item in found.items}
         for path, reason in found.skipped:
             self.note(f"{path}: {reason}; left out")
+        check_hwaccel(self._request.recipe, apart, self.note)
         before = self._look_back(found)
         reels = self._plan(found, before, apart)
         entries = [b.done.plan for b in before.values() if b.done] + [reel.entry() for reel in reels]
@@ -134,6 +136,8 @@ class Run:
             return
         state = State(reel, ledger, replace)
         ledger.sweep(reel.targets())
+        if self._request.recipe.hwaccel == "auto" and reel.settled:
+            ledger.begin(reel.settled)
         state.take_stock(self.note)
         self._states[reel.id] = state
 

@@ -72,7 +72,8 @@ class State:
         """Hash of all that the segment's content depends on but the engine."""
         reel = self.reel
         cut = [segment.start, segment.end, segment.seek]
-        return short_hash(version("reelcolor"), reel.id, json.dumps(dict(reel.fingerprint)), json.dumps(cut))
+        parts = [json.dumps(dict(reel.fingerprint)), json.dumps(cut), reel.settled]
+        return short_hash(version("reelcolor"), reel.id, *parts)
 
     def take_stock(self, note: Note) -> None:
         """Find the segments that are finished and still what their records say; name the others."""

@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import av
 
+from pipeline.codecs import NVENC
 from pipeline.demux import open_media
+from pipeline.encode import encoder_for
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import VerificationError
 from pipeline.frames import SegmentFile, Source, StreamInfo
@@ -46,10 +48,12 @@ def assemble(
 
     The file appears under its name only after it was read back and found whole. Raises VerificationError where a
     segment is damaged or the file is not what was to be written, UnsupportedError where the container does not take a
-    stream, StorageError where reading or writing fails.
+    stream, EngineError where this machine lacks the encoder, StorageError where reading or writing fails.
     """
     files = [open_packets(segment.path) for segment in segments]
     _check_segments(files, segments, spec)
+    if spec.encoder in NVENC.values():
+        encoder_for(spec, destination)  # the muxer takes its headers from it, and could not say what is missing
     pts = [p for segment in segments for p in segment.pts]
     with replacing(destination, suffix=f".part{container.extension}") as temporary:
         try:

@@ -58,6 +58,8 @@ FAMILIES: dict[Codec, Family] = {
     "prores": Family("prores_ks", full_range=False),
     "ffv1": Family("ffv1"),
 }
+# NVIDIA's, for what each family's own is for; `pipeline.nvenc` has how they are run.
+NVENC: dict[Codec, str] = {"h264": "h264_nvenc", "hevc": "hevc_nvenc", "av1": "av1_nvenc"}
 # Range coder, large context model, intra only, a CRC per slice: what archives ask of FFV1 (RFC 9043).
 _FFV1 = (("level", "3"), ("g", "1"), ("coder", "range_def"), ("context", "1"), ("slicecrc", "1"))
 CHROMA_NAMES: dict[Subsampling, str] = {
@@ -89,7 +91,7 @@ def formats(info: StreamInfo, family: Family) -> Iterator[tuple[str, int, Subsam
     """
     known = _known_formats(family.encoder)
     depths = sorted({depth for depth, _ in known})
-    wanted = _wanted_subsampling(info, family)
+    wanted = wanted_subsampling(info, family)
     richer = [s for s in CHROMA_NAMES if s[0] <= wanted[0] and s[1] <= wanted[1]]
     poorer = [s for s in CHROMA_NAMES if s not in richer]
     order = sorted(richer, key=lambda s: (-sum(s), s)) + sorted(poorer, key=lambda s: (sum(s), s))
@@ -106,7 +108,7 @@ def _known_formats(encoder: str) -> dict[tuple[int, Subsampling], str]:
     return {(int(m[2] or 8), layouts[m[1]]): m[0] for m in found}
 
 
-def _wanted_subsampling(info: StreamInfo, family: Family) -> Subsampling:
+def wanted_subsampling(info: StreamInfo, family: Family) -> Subsampling:
     """The source's; 4:2:0 for grey, and for RGB where the codec is one that players must decode."""
     if pixel_layout(info.pix_fmt).is_rgb:
         return (0, 0) if family.crf is None else (1, 1)

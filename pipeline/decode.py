@@ -6,7 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
 import av
@@ -15,14 +15,16 @@ from av.error import FFmpegError
 
 from pipeline.access import seek_keyframe, skip_to_keyframe
 from pipeline.demux import DecodeReport, main_stream, open_media, read_only, read_packets
-from pipeline.errors import InputError
+from pipeline.errors import InputError, ReelcolorError
 from pipeline.frames import FrameBatch, Plane, Segment, Source, StreamInfo
+from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, no_nvdec
 from pipeline.planes import pixel_layout, read_planes
 from pipeline.tags import side_data
 from pipeline.timing import decoding_delay, decoding_times, frame_ticks, jump_ticks
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 __all__ = ["DecodeReport", "decode_frames", "decode_segment"]
@@ -43,19 +45,25 @@ class _Picture:
 
 
 def decode_segment(
-    source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport | None = None
+    source: Source,
+    info: StreamInfo,
+    segment: Segment,
+    warmup_frames: int,
+    report: DecodeReport | None = None,
+    gpu: bool = False,
 ) -> Iterator[FrameBatch]:
     """The segment's pictures in presentation order, led by the `warmup_frames` before it (fewer at the reel's start).
 
     Timestamps are the stream's own, or counted where `info.timestamps` is false; they strictly rise: a missing, doubled
-    or backward one is put after its predecessor. Damage is skipped or patched, and counted in `report`. Raises
-    InputError where the picture's size or format changes or nothing decodes, StorageError where reading fails.
+    or backward one is put after its predecessor. Damage is skipped or patched, and counted in `report`. gpu: decode by
+    NVDEC, which gives the same; where it does not go on software does, which the report tells. Raises InputError where
+    the picture's size or format changes or nothing decodes, StorageError where reading fails.
     """
     report = report if report is not None else DecodeReport()
     most = _batch_pictures(info)
     pictures: list[_Picture] = []
     warmup = decoded = 0
-    for picture, inside in _segment_pictures(source, info, segment, warmup_frames, report):
+    for picture, inside in _segment_pictures(source, info, segment, warmup_frames, report, gpu):
         pictures.append(picture)
         decoded += inside
         warmup += not inside
@@ -75,14 +83,39 @@ def decode_frames(source: Source, info: StreamInfo, report: DecodeReport | None 
     return decode_segment(source, info, Segment(0, None, None, frames=info.frames), 0, report)
 
 
+def choose_decoder(source: Source, info: StreamInfo, hwaccel: Hwaccel) -> tuple[bool, tuple[str, ...]]:
+    """Whether to decode a stream by NVDEC, found by trying, and what is to be said of it.
+
+    Formats that NVDEC is not for are decoded in software; that it is not here at all is not said of each stream.
+    """
+    if hwaccel == "none" or no_nvdec():
+        return False, ()
+    why = nvdec_failure(source, info)
+    return why is None, (f"decoded in software: {why}",) if why else ()
+
+
+def nvdec_failure(source: Source, info: StreamInfo) -> str | None:
+    """Why NVDEC does not decode a stream as software does, by trying its first pictures; None where it does."""
+    if why := no_decoder(info):
+        return why
+    report = DecodeReport()
+    start = Segment(0, None, None)
+    expected = next(decode_segment(source, info, start, 0), None)
+    found = next(decode_segment(source, info, start, 0, report, gpu=True), None)
+    if report.fell_back or expected is None or found is None:
+        return report.fell_back or "none of its pictures can be decoded"
+    planes = zip((expected.luma, *(expected.chroma or ())), (found.luma, *(found.chroma or ())), strict=True)
+    return None if all(np.array_equal(one, other) for one, other in planes) else "NVDEC decodes it otherwise"
+
+
 def _segment_pictures(
-    source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport
+    source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport, gpu: bool
 ) -> Iterator[tuple[_Picture, bool]]:
     """(picture, whether it is inside the segment): the warm-up, then the segment."""
     clock = _Clock(info, report)
     leading: deque[tuple[av.VideoFrame, int]] = deque(maxlen=warmup_frames)
     damage, spoilt = 0, False
-    for frame, told in _frames(source, info, segment.seek, report):
+    for frame, told in _frames(source, info, segment.seek, report, gpu):
         pts = clock.time(told)
         if segment.start is not None and pts < segment.start:
             leading.append((frame, pts))
@@ -101,23 +134,53 @@ def _segment_pictures(
 
 
 def _frames(
-    source: Source, info: StreamInfo, seek: int | None, report: DecodeReport
+    source: Source, info: StreamInfo, seek: int | None, report: DecodeReport, gpu: bool
 ) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """Decoded frames, and the times told of them, from the keyframe at `seek` on (None: from the beginning)."""
+    """Decoded frames, and the times told of them, from the keyframe at `seek` on (None: from the beginning).
+
+    At the first sign of trouble with the GPU the software decoder takes over, past the frames that are given already.
+    """
+    given = 0
+    if gpu:
+        attempt = DecodeReport()
+        try:
+            for frame, told in _decoded(source, info, seek, attempt, gpu=True):
+                yield frame, told
+                given += 1
+        except _GpuError as e:
+            report.fell_back = str(e)
+        else:
+            report.unreadable += attempt.unreadable
+            report.notes += attempt.notes
+            return
+    yield from islice(_decoded(source, info, seek, report, gpu=False), given, None)
+
+
+class _GpuError(Exception):
+    """NVDEC does not decode what it was given."""
+
+
+def _decoded(
+    source: Source, info: StreamInfo, seek: int | None, report: DecodeReport, gpu: bool
+) -> Iterator[tuple[av.VideoFrame, int | None]]:
     with contextlib.ExitStack() as stack:
-        container, stream = _open(source, stack)
+        container, stream, decoder = _open(source, stack, gpu)
         packets = None if seek is None else seek_keyframe(container, stream, info, seek, report)
         if packets is None and seek is not None:
-            container, stream = _open(source, stack)
+            container, stream, decoder = _open(source, stack, gpu)
             packets = skip_to_keyframe(read_packets(container, stream, source, report), info, seek)
             if packets is None:
                 raise InputError(f"{source.url}: its keyframe at pts {seek} is gone; the file changed, plan it again")
         delay = decoding_delay(stream, info) if decoding_times(info) else None
         for packet in chain(packets or read_packets(container, stream, source, report), [None]):
             try:
-                for frame in stream.codec_context.decode(packet):
+                for frame in decoder.decode(packet):
+                    if gpu and (frame.is_corrupt or frame.format.name != FORMATS[info.pix_fmt]):
+                        raise _GpuError(f"NVDEC gave {'a damaged picture' if frame.is_corrupt else frame.format.name}")
                     yield frame, _told(frame, info, delay)
-            except FFmpegError:
+            except FFmpegError as e:
+                if gpu:
+                    raise _GpuError(f"NVDEC failed ({e.strerror or e})") from e
                 report.undecodable += 1
 
 
@@ -127,14 +190,22 @@ def _told(frame: av.VideoFrame, info: StreamInfo, delay: int | None) -> int | No
     return frame.pts if info.timestamps else None
 
 
-def _open(source: Source, stack: contextlib.ExitStack) -> tuple[InputContainer, VideoStream]:
-    container = stack.enter_context(open_media(source))
-    stream = main_stream(container, source)
+def _open(
+    source: Source, stack: contextlib.ExitStack, gpu: bool
+) -> tuple[InputContainer, VideoStream, VideoCodecContext]:
+    """The file, its main stream and the decoder."""
+    try:
+        if gpu and (why := no_nvdec()):
+            raise _GpuError(why)
+        container = stack.enter_context(open_media(source, accelerator() if gpu else None))
+        stream = main_stream(container, source)
+        decoder = decoder_of(stream) if gpu else stream.codec_context
+    except (FFmpegError, ReelcolorError) as e:
+        raise (_GpuError(f"NVDEC cannot be opened ({e})") if gpu else e) from e
     read_only(container, stream)
-    stream.codec_context.thread_type = _THREAD_TYPE
-    context = stream.codec_context
-    context.thread_count = _H264_THREADS if context.codec.canonical_name == "h264" else _THREADS
-    return container, stream
+    decoder.thread_type = _THREAD_TYPE
+    decoder.thread_count = _H264_THREADS if decoder.codec.canonical_name == "h264" else _THREADS
+    return container, stream, decoder
 
 
 class _Clock:
@@ -164,8 +235,9 @@ class _Clock:
 
 
 def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -> _Picture:
-    layout = pixel_layout(info.pix_fmt)
-    if (frame.width, frame.height) != (info.width, info.height) or pixel_layout(frame.format.name) != layout:
+    layout = pixel_layout(frame.format.name)
+    expected = layout if frame.format.name == FORMATS.get(info.pix_fmt) else pixel_layout(info.pix_fmt)
+    if (frame.width, frame.height) != (info.width, info.height) or layout != expected:
         raise InputError(
             f"{source.url}: changes from {info.width}×{info.height} {info.pix_fmt} to {frame.width}×{frame.height} "
             f"{frame.format.name} at pts {pts}; split the file there and pass the parts"

@@ -28,6 +28,7 @@ from pipeline.storage import is_local, local_path, open_input
 from pipeline.stores import StorePath
 
 if TYPE_CHECKING:
+    from av.codec.hwaccel import HWAccel
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -40,11 +41,11 @@ _FRUITLESS = 16  # read errors in a row after which a file is given up
 
 
 @contextlib.contextmanager
-def open_media(source: Source, **options: str) -> Iterator[InputContainer]:
-    """Open for demuxing; `options` are FFmpeg's. Raises InputError or StorageError in one line."""
+def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -> Iterator[InputContainer]:
+    """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes. Raises InputError or StorageError in one line."""
     if is_local(source.url) and source.format != "image2":
         _check_file(source)
-    with media_file(source.url) as file, _open(source, file, options) as container:
+    with media_file(source.url) as file, _open(source, file, hwaccel, options) as container:
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
         yield container
@@ -64,10 +65,12 @@ def media_file(url: str) -> Iterator[Any]:
                 raise file.failure
 
 
-def _open(source: Source, file: Any, options: dict[str, str]) -> InputContainer:
+def _open(source: Source, file: Any, hwaccel: HWAccel | None, options: dict[str, str]) -> InputContainer:
     options = {"protocol_whitelist": "file,crypto,data"} | dict(source.options) | options
     try:
-        container: InputContainer = av.open(file, "r", format=source.format, options=options, metadata_errors="replace")
+        container: InputContainer = av.open(
+            file, "r", format=source.format, options=options, metadata_errors="replace", hwaccel=hwaccel
+        )
     except PermissionError as e:
         raise StorageError(f"{source.url}: cannot be read: permission denied") from e
     except (FFmpegError, EOFError, ValueError) as e:
@@ -153,6 +156,7 @@ class DecodeReport:
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
     spoilt: list[int] = field(default_factory=list)  # pts of pictures from damage on to the next keyframe
+    fell_back: str = ""  # why pictures that NVDEC was to decode were decoded in software
 
     @property
     def damage(self) -> int:
@@ -169,7 +173,8 @@ class DecodeReport:
             (self.captions, "pictures with closed captions inside, which are not carried over"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
-        return tuple(f"{count} {what}" for count, what in counted if count) + tuple(self.notes)
+        fell_back = (f"decoded in software: {self.fell_back}",) if self.fell_back else ()
+        return (*(f"{count} {what}" for count, what in counted if count), *self.notes, *fell_back)
 
 
 def read_packets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, cast
@@ -12,12 +13,13 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from pipeline.chroma import chroma_size
-from pipeline.codecs import PROFILES, EncoderSettings
+from pipeline.codecs import NVENC, PROFILES, EncoderSettings
 from pipeline.encoders import EncoderSpec, open_encoder, resolve_encoder
 from pipeline.errors import EngineError
 from pipeline.frames import Plane, SegmentFile
 from pipeline.lumamap import LumaMap
 from pipeline.packets import PacketWriter, SegmentHeader
+from pipeline.planes import pixel_layout
 from pipeline.storage import Place, place, replacing
 
 __all__ = ["PROFILES", "EncoderSettings", "EncoderSpec", "FieldMarker", "LumaMap", "SegmentWriter", "resolve_encoder"]
@@ -41,7 +43,7 @@ class SegmentWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self._path))
             self._packets = PacketWriter(stack.enter_context(temporary.open("wb")))
-            self._encoder = self._open()
+            self._encoder = encoder_for(self._spec, self._path)
             self._fields = FieldMarker(self._spec) if self._spec.codes_fields else None
             self._stack = stack.pop_all()
         return self
@@ -70,7 +72,7 @@ class SegmentWriter:
             raise ValueError(f"expected pts above {self._pts[-1]}, got {pts = }")
         y = self._within_depth(self._spec.luma.apply(luma))
         self._luma_digest.update(np.ascontiguousarray(y).data)
-        frame = self._frame((y, cb, cr))
+        frame = make_frame(self._spec, (y, cb, cr))
         frame.pts, frame.time_base = pts, self._spec.time_base
         self._pts.append(pts)
         self._durations[pts] = duration
@@ -90,28 +92,11 @@ class SegmentWriter:
         self._clipped += 1
         return np.minimum(plane, peak)
 
-    def _open(self) -> VideoCodecContext:
-        try:
-            return open_encoder(self._spec)
-        except av.FFmpegError as e:
-            raise self._failed(e) from e
-
-    def _frame(self, planes: tuple[Plane, Plane, Plane]) -> av.VideoFrame:
-        """A frame of the encoder's own layout with the planes' samples."""
-        frame = av.VideoFrame(self._spec.width, self._spec.height, self._spec.pix_fmt)
-        for target, plane in zip(frame.planes, planes, strict=True):
-            rows = np.frombuffer(memoryview(target), plane.dtype).reshape(plane.shape[0], -1)
-            rows[:, : plane.shape[1]] = plane
-        frame.color_range = 2 if self._spec.color.full_range else 1
-        frame.colorspace = self._spec.matrix_code
-        frame.color_trc, frame.color_primaries = self._spec.color.transfer, self._spec.color.primaries
-        return frame
-
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
             packets = self._encoder.encode(frame)
         except av.FFmpegError as e:
-            raise self._failed(e) from e
+            raise _failed(self._spec, self._path, e) from e
         for packet in packets:
             pts = cast(int, packet.pts)
             self._packets.add(packet, pts, self._durations.pop(pts), packet.is_keyframe)
@@ -135,8 +120,33 @@ class SegmentWriter:
             warnings=(f"{self._clipped} pictures had luma above the peak of their depth",) if self._clipped else (),
         )
 
-    def _failed(self, e: av.FFmpegError) -> EngineError:
-        return EngineError(f"{self._path}: {self._spec.encoder} failed: {e.strerror or e}; try another --codec")
+
+def encoder_for(spec: EncoderSpec, path: Place) -> VideoCodecContext:
+    """An open encoder for `path`; raises EngineError where this machine does not have it."""
+    try:
+        return open_encoder(spec)
+    except av.FFmpegError as e:
+        raise _failed(spec, path, e) from e
+
+
+def _failed(spec: EncoderSpec, path: Place, e: av.FFmpegError) -> EngineError:
+    advice = "; try another --codec"
+    if spec.encoder in NVENC.values():
+        advice = f" on {platform.node()}; go on where it works, or begin anew with --hwaccel none"
+    return EngineError(f"{path}: {spec.encoder} failed: {e.strerror or e}{advice}")
+
+
+def make_frame(spec: EncoderSpec, planes: tuple[Plane, Plane, Plane]) -> av.VideoFrame:
+    """A frame of the encoder's own layout with the planes' samples, Y' (H, W), Cb and Cr (Hc, Wc)."""
+    frame = av.VideoFrame(spec.width, spec.height, spec.pix_fmt)
+    layout = pixel_layout(spec.pix_fmt)
+    for at, plane in zip(layout.components, planes, strict=True):
+        rows = np.frombuffer(memoryview(frame.planes[at.plane]), plane.dtype).reshape(plane.shape[0], -1)
+        rows[:, at.offset :: at.step][:, : plane.shape[1]] = plane << layout.shift if layout.shift else plane
+    frame.color_range = 2 if spec.color.full_range else 1
+    frame.colorspace = spec.matrix_code
+    frame.color_trc, frame.color_primaries = spec.color.transfer, spec.color.primaries
+    return frame
 
 
 class FieldMarker:

@@ -89,7 +89,7 @@ def resolve_encoder(info: StreamInfo, settings: EncoderSettings) -> EncoderSpec:
     failure = "no pixel format fits"
     for chosen in formats(info, family):
         for options in options_of(info, settings, family):
-            spec = _spec(info, settings, family, chosen, options)
+            spec = make_spec(info, settings, family, chosen, options)
             found = _failure(replace(spec, notes=()))
             if found is None:
                 return spec
@@ -143,7 +143,7 @@ def open_encoder(spec: EncoderSpec) -> VideoCodecContext:
     return context
 
 
-def _spec(
+def make_spec(
     info: StreamInfo,
     settings: EncoderSettings,
     family: Family,

@@ -40,6 +40,8 @@ def colorize_segment(
     spec: EncoderSpec,
     out: Place,
     progress: Callable[[int], None] | None = None,
+    *,
+    gpu_decoding: bool = False,
 ) -> SegmentFile:
     """Colour the frames of `segment` and write them to `out`; `progress` hears how many frames each batch wrote.
 
@@ -48,7 +50,7 @@ def colorize_segment(
     painters = [Painter(info, spec, colorizer, look) for _ in range(2 if info.interlaced else 1)]
     report = DecodeReport()
     with SegmentWriter(spec, out) as writer:
-        for batch in decode_segment(source, info, segment, WARMUP_FRAMES, report):
+        for batch in decode_segment(source, info, segment, WARMUP_FRAMES, report, gpu_decoding):
             for i, (cb, cr) in _painted(batch, painters, spec):
                 writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]))
             if progress:

@@ -21,7 +21,7 @@ from pipeline.encode import EncoderSettings, EncoderSpec, SegmentWriter
 from pipeline.frames import ColorTags, SegmentFile, Source, StreamInfo
 from pipeline.packets import open_packets
 
-DECODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d", "prores_ks": "prores", "ffv1": "ffv1"}
+DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "prores": "prores", "ffv1": "ffv1"}
 FONT = b"not really a font" * 20
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\nFormat: Text\n"
@@ -75,7 +75,7 @@ def write_segment(
 def decode_segment_file(spec: EncoderSpec, segment: SegmentFile) -> list[av.VideoFrame]:
     """Decode a segment file with FFmpeg's own decoder, apart from any container."""
     file = open_packets(segment.path)
-    decoder: Any = av.CodecContext.create(DECODERS[spec.encoder], "r")
+    decoder: Any = av.CodecContext.create(DECODERS[spec.codec], "r")
     decoder.extradata = file.header.extradata or None
     decoder.width, decoder.height = spec.width, spec.height
     frames = []
