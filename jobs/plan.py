@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from jobs.apart import Apart
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, kind_of
-from jobs.ledger import Job
+from jobs.ledger import ReelLedger
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
 from jobs.worker import Failure, failure
@@ -45,7 +45,7 @@ class Planner:
     recipe: Recipe
     weights: str  # hex SHA-256
     outdir: Place
-    job: Job | None = None  # whose earlier runs may have begun reels
+    job: Place | None = None  # the job folder, where earlier runs may have begun reels
 
     def reel_id(self, item: Item) -> str:
         """Names input, place and settings; the same in every job with this OUTDIR."""
@@ -112,7 +112,7 @@ class Planner:
         """The encoder of the reel's finished segments, where the recipe leaves it to the machine."""
         if self.job is None or self.recipe.hwaccel != "auto":
             return None
-        return self.job.reel(self.reel_id(item)).begun_with()
+        return ReelLedger(self.job / "reels" / self.reel_id(item)).begun_with()
 
     def _album(self, item: Item) -> AlbumReel:
         from pipeline.album import cut_album

@@ -185,7 +185,7 @@ def _preview(
     from jobs.pool import default_workers
 
     job = job_of(request, colouring)
-    planner = Planner(request.recipe, colouring.weights, job.outdir, job)
+    planner = Planner(request.recipe, colouring.weights, job.outdir, job.folder)
     check_hwaccel(request.recipe, apart, console.note)
     found = find_inputs(request.inputs, job.outdir, request.recipe.fps is not None)
     finished = {planner.reel_id(item): job.finished(planner.reel_id(item)) for item in found.items}

@@ -58,7 +58,7 @@ class Run:
     def __init__(self, request: Request, job: Job, colouring: Colouring, console: Console) -> None:
         self._request, self._job, self._colouring = request, job, colouring
         self.books = Books(job, console)
-        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job)
+        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job.folder)
         self._settings = request.recipe.as_dict() | {"weights": colouring.weights}
         self._states: dict[str, State] = {}
         self._heard: set[str] = set()

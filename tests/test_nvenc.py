@@ -240,10 +240,9 @@ def test_the_trial_wants_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) ->
 
 def planned(source: Path, out: Path, hwaccel: str, begun_with: str | None = None) -> VideoReel:
     item = Item("video", str(source), PurePosixPath(source.name))
-    planner = Planner(Recipe(hwaccel=hwaccel), "00", out, Job(out, "job"))
+    planner = Planner(Recipe(hwaccel=hwaccel), "00", out, Job(out, "job").folder)
     if begun_with:
-        assert planner.job
-        planner.job.reel(planner.reel_id(item)).begin(begun_with)
+        Job(out, "job").reel(planner.reel_id(item)).begin(begun_with)
     reel = planner.plan(item)
     assert isinstance(reel, VideoReel)
     return reel
