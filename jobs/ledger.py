@@ -215,7 +215,7 @@ class ReelLedger:
             path.unlink(missing_ok=True)
 
     def remove_left_media(self) -> None:
-        """Remove media files that were listed beside the finished reel: a run was killed right after its last record."""
+        """Remove media files that were listed beside a finished reel, by a run killed right after its last record."""
         if any(name.startswith("segments/") and not name.endswith(".json") for name in self._listed or ()):
             self.remove_media()
 

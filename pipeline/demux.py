@@ -256,7 +256,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
     pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
     keyframe, shown = bytearray(), bytearray()
     report = DecodeReport()
-    with open_media(source, **(SKIMMING if skimming else {})) as container:
+    with open_media(source, None, **(SKIMMING if skimming else {})) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
         if skimming:
