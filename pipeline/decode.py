@@ -204,7 +204,7 @@ def _open(
         raise (_GpuError(f"NVDEC cannot be opened ({e})") if gpu else e) from e
     read_only(container, stream)
     decoder.thread_type = _THREAD_TYPE
-    decoder.thread_count = _H264_THREADS if decoder.codec.canonical_name == "h264" else _THREADS
+    decoder.thread_count = _H264_THREADS if stream.codec_context.codec.canonical_name == "h264" else _THREADS
     return container, stream, decoder
 
 
