@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.bench_cli import bench_command
-from jobs.cluster_cli import cluster_options, jobs, shares_of, submit
+from jobs.cluster_cli import cluster_options, jobs, submit
 from jobs.command import Command, debug_option, json_option
 from jobs.compiling_cli import compile_command
 from jobs.evaluating_cli import evaluate
 from jobs.models_cli import models
 from jobs.planning_cli import plan
-from jobs.request_cli import fps_option, recipe_of, request_options
+from jobs.request_cli import fps_option, request_options
+from jobs.shares import Shares
 from jobs.training_cli import train
+from pipeline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from jobs.request import Request
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,21 +55,7 @@ class _Colorize(Command):
 @debug_option
 @click.pass_context
 def colorize(
-    ctx: click.Context,
-    /,
-    inputs: tuple[str, ...],
-    output: str,
-    workers: int | None,
-    recipe: Path | None,
-    overwrite: bool,
-    dry_run: bool,
-    address: str | None,
-    gpus_per_worker: float | None,
-    cpus_per_worker: float | None,
-    max_workers: int | None,
-    as_json: bool,
-    debug: bool,
-    **options: Any,
+    ctx: click.Context, /, request: Request, shares: Shares, address: str | None, dry_run: bool, as_json: bool
 ) -> None:
     """Colour videos, folders, archives of images and numbered scans into OUTDIR.
 
@@ -80,13 +71,13 @@ def colorize(
       reelcolor colorize s3://archive/films/ -o s3://archive/coloured
     """
     from jobs.console import Console
-    from jobs.request import Request
     from jobs.run import colorize as run
-    from pipeline.storage import place
 
-    shares = shares_of(address, gpus_per_worker, cpus_per_worker, max_workers or workers) if address else None
-    request = Request(inputs, place(output), recipe_of(recipe, options), workers, overwrite, debug, shares)
-    console = Console(debug)
+    if address:
+        request = replace(request, shares=replace(shares, address=address, most=shares.most or request.workers))
+    elif shares != Shares():
+        raise RecipeError("what a worker takes of a cluster's nodes needs --address; on this machine, see --workers")
+    console = Console(request.debug)
     if dry_run:
         from jobs.preview import preview
 

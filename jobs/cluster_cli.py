@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from jobs.command import Command, debug_option, echo, json_option
-from jobs.request_cli import recipe_of, request_options
+from jobs.request_cli import request_options
+from jobs.shares import CPUS_A_WORKER, Shares
 
 if TYPE_CHECKING:
-    from jobs.shares import Shares
+    from jobs.ledger import Job
+    from jobs.request import Request
 
 _Command = Callable[..., None]
 
 
 def cluster_options(command: _Command) -> _Command:
-    """What a worker takes of the cluster's nodes."""
-    options = [
-        click.option(
-            "--gpus-per-worker", type=click.FloatRange(0, 8), metavar="F", help="[default: 1 if there is one]"
-        ),
-        click.option("--cpus-per-worker", type=click.FloatRange(0.1, 256), metavar="N", help="[default: 2]"),
-        click.option(
-            "--max-workers", type=click.IntRange(1), metavar="N", help="[default: as many as there is room for]"
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    """What a worker takes of the cluster's nodes; the command gets them as `shares`."""
 
+    @functools.wraps(command)
+    def parsed(
+        *args: Any, gpus_per_worker: float | None, cpus_per_worker: float, max_workers: int | None, **rest: Any
+    ) -> None:
+        command(*args, shares=Shares(gpus=gpus_per_worker, cpus=cpus_per_worker, most=max_workers), **rest)
 
-def shares_of(address: str, gpus: float | None, cpus: float | None, most: int | None) -> Shares:
-    """The options as one."""
-    from jobs.shares import CPUS_A_WORKER, Shares
-
-    return Shares(address, gpus, CPUS_A_WORKER if cpus is None else cpus, most)
+    gpus = click.FloatRange(0, 8)
+    cpus = click.FloatRange(0.1, 256)
+    for option in (
+        click.option("--max-workers", type=click.IntRange(1), metavar="N", help="[default: as there is room for]"),
+        click.option("--cpus-per-worker", type=cpus, metavar="N", default=CPUS_A_WORKER, show_default=True),
+        click.option("--gpus-per-worker", type=gpus, metavar="F", help="[default: 1 if there is one]"),
+    ):
+        parsed = option(parsed)
+    return parsed
 
 
 _address = click.option(
     "--address", metavar="URL", help="The cluster's. [default: the job's, or http://127.0.0.1:8265]"
 )
-_output = click.option("-o", "--output", metavar="OUTDIR", help="Where the job writes to.")
+
+
+def _job_options(command: _Command) -> _Command:
+    """JOB, which the command gets as the Job that is there, and how to show what is said of it."""
+
+    @functools.wraps(command)
+    def parsed(job: str, output: str | None, debug: bool, **rest: Any) -> None:
+        del debug
+        from jobs.submitting import find_job
+
+        command(find_job(job, output), **rest)
+
+    named = click.option("-o", "--output", metavar="OUTDIR", help="Where the job writes to.")
+    return click.argument("job")(named(json_option(debug_option(parsed))))
 
 
 @click.command(cls=Command)
@@ -64,20 +77,12 @@ _output = click.option("-o", "--output", metavar="OUTDIR", help="Where the job w
 def submit(
     ctx: click.Context,
     /,
-    inputs: tuple[str, ...],
-    output: str,
-    workers: int | None,
-    recipe: Path | None,
-    overwrite: bool,
+    request: Request,
+    shares: Shares,
     address: str | None,
-    gpus_per_worker: float | None,
-    cpus_per_worker: float | None,
-    max_workers: int | None,
     env: str,
     waiting: bool,
     as_json: bool,
-    debug: bool,
-    **options: Any,
 ) -> None:
     """Colour on a Ray cluster: what `colorize` does, on all of its nodes.
 
@@ -89,15 +94,11 @@ def submit(
       reelcolor submit s3://archive/reels -o s3://archive/coloured --address http://head:8265
       reelcolor submit /mnt/reels -o /mnt/coloured --gpus-per-worker 0.5 --max-workers 64 --wait
     """
-    del debug
-    from jobs.request import Request
     from jobs.submitting import submit as send
     from jobs.submitting import wait
-    from pipeline.storage import place
 
-    shares = shares_of("auto", gpus_per_worker, cpus_per_worker, max_workers or workers)
-    request = Request(inputs, place(output), recipe_of(recipe, options), None, overwrite, False, shares)
-    sent = send(request, address, env)
+    shares = replace(shares, most=shares.most or request.workers)
+    sent = send(replace(request, workers=None, debug=False, shares=shares), address, env)
     state = wait(sent) if waiting else "SUBMITTED"
     facts = {"job": str(sent.job.folder), "submission": sent.submission, "address": sent.address, "state": state}
     echo(facts if as_json else f"{state.lower()}: {sent.job.folder}\n  reelcolor jobs status {sent.job.folder}")
@@ -129,47 +130,37 @@ def list_command(output: str, as_json: bool, debug: bool) -> None:
 
 
 @jobs.command(cls=Command)
-@click.argument("job")
-@_output
-@json_option
-@debug_option
-def status(job: str, output: str | None, as_json: bool, debug: bool) -> None:
+@_job_options
+def status(job: Job, as_json: bool) -> None:
     """How a job stands, and each failed reel: segment, error, its class, the line of log. Read from OUTDIR alone.
 
     \b
     Example:
       reelcolor jobs status 1f0c2ab94e77 -o s3://archive/coloured
     """
-    del debug
     from jobs.status import in_words, job_status
-    from jobs.submitting import find_job
 
-    found = job_status(find_job(job, output))
+    found = job_status(job)
     echo(found if as_json else in_words(found))
 
 
 @jobs.command(cls=Command)
-@click.argument("job")
-@_output
+@_job_options
 @click.option("-f", "--follow", is_flag=True, help="Until the run ends.")
-@json_option
-@debug_option
-def logs(job: str, output: str | None, follow: bool, as_json: bool, debug: bool) -> None:
+def logs(job: Job, follow: bool, as_json: bool) -> None:
     """What the last run said; from OUTDIR, the last 200 lines, where the cluster does not answer.
 
     \b
     Example:
       reelcolor jobs logs 1f0c2ab94e77 -o s3://archive/coloured -f
     """
-    del debug
     from jobs.status import last_lines
-    from jobs.submitting import find_job, last_submission, log_lines
+    from jobs.submitting import last_submission, log_lines
     from jobs.text import printable
     from pipeline.errors import ReelcolorError
 
-    found = find_job(job, output)
     try:
-        sent = last_submission(found)
+        sent = last_submission(job)
         pieces = log_lines(sent.address, sent.submission, follow)
         if as_json:
             echo({"source": sent.address, "lines": "".join(pieces).splitlines()})
@@ -177,75 +168,61 @@ def logs(job: str, output: str | None, follow: bool, as_json: bool, debug: bool)
         for piece in pieces:
             click.echo(printable(piece), nl=False)
     except ReelcolorError as e:
-        lines = last_lines(found)
+        lines = last_lines(job)
         if as_json:
-            echo({"source": str(found.folder), "lines": lines})
+            echo({"source": str(job.folder), "lines": lines})
             return
         click.echo(f"{e}; what is stored:", err=True)
         echo("\n".join(lines))
 
 
 @jobs.command(cls=Command)
-@click.argument("job")
-@_output
+@_job_options
 @_address
-@json_option
-@debug_option
-def stop(job: str, output: str | None, address: str | None, as_json: bool, debug: bool) -> None:
+def stop(job: Job, address: str | None, as_json: bool) -> None:
     """End a job's run; what is finished stays, and `resume` goes on from there.
 
     \b
     Example:
       reelcolor jobs stop 1f0c2ab94e77 -o s3://archive/coloured
     """
-    del debug
-    from jobs.submitting import ask, find_job, last_submission
+    from jobs.submitting import ask, last_submission
 
-    sent = last_submission(find_job(job, output))
+    sent = last_submission(job)
     was_running = bool(ask(address or sent.address, "stop_job", sent.submission))
     said = "is being stopped" if was_running else "was not running"
     echo({"submission": sent.submission, "stopped": was_running} if as_json else f"{sent.submission} {said}")
 
 
-def _begin(
-    job: str, output: str | None, only: Literal["unfinished", "failed"], address: str | None, as_json: bool
-) -> None:
-    from jobs.submitting import begin_again, find_job
+def _begin(job: Job, only: Literal["unfinished", "failed"], address: str | None, as_json: bool) -> None:
+    from jobs.submitting import begin_again
 
-    sent = begin_again(find_job(job, output), only, address)
+    sent = begin_again(job, only, address)
     facts = {"job": str(sent.job.folder), "submission": sent.submission, "address": sent.address}
     echo(facts if as_json else f"submitted: {sent.job.folder}")
 
 
 @jobs.command(cls=Command)
-@click.argument("job")
-@_output
+@_job_options
 @_address
-@json_option
-@debug_option
-def resume(job: str, output: str | None, address: str | None, as_json: bool, debug: bool) -> None:
+def resume(job: Job, address: str | None, as_json: bool) -> None:
     """Go on with what is neither done nor failed, on the same cluster or another.
 
     \b
     Example:
       reelcolor jobs resume 1f0c2ab94e77 -o s3://archive/coloured --address http://new-head:8265
     """
-    del debug
-    _begin(job, output, "unfinished", address, as_json)
+    _begin(job, "unfinished", address, as_json)
 
 
 @jobs.command(cls=Command)
-@click.argument("job")
-@_output
+@_job_options
 @_address
-@json_option
-@debug_option
-def retry(job: str, output: str | None, address: str | None, as_json: bool, debug: bool) -> None:
+def retry(job: Job, address: str | None, as_json: bool) -> None:
     """Try the failed reels again, and no others.
 
     \b
     Example:
       reelcolor jobs retry 1f0c2ab94e77 -o s3://archive/coloured
     """
-    del debug
-    _begin(job, output, "failed", address, as_json)
+    _begin(job, "failed", address, as_json)

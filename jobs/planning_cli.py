@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.command import Command, debug_option, json_option
-from jobs.request_cli import recipe_of, request_options
+from jobs.request_cli import request_options
+
+if TYPE_CHECKING:
+    from jobs.request import Request
 
 
 @click.command(cls=Command)
@@ -25,19 +27,7 @@ from jobs.request_cli import recipe_of, request_options
 @json_option
 @debug_option
 @click.pass_context
-def plan(
-    ctx: click.Context,
-    /,
-    inputs: tuple[str, ...],
-    output: str,
-    workers: int | None,
-    recipe: Path | None,
-    overwrite: bool,
-    sample_reels: int,
-    as_json: bool,
-    debug: bool,
-    **options: Any,
-) -> None:
+def plan(ctx: click.Context, /, request: Request, sample_reels: int, as_json: bool) -> None:
     """Say what `colorize` would make, what stands in its way, and what it takes; nothing is written.
 
     Three shots of a second each, or of 8 images, are really decoded, coloured and encoded: of every input, or of
@@ -51,10 +41,7 @@ def plan(
     """
     from jobs.console import Console
     from jobs.preview import preview
-    from jobs.request import Request
-    from pipeline.storage import place
 
-    request = Request(inputs, place(output), recipe_of(recipe, options), workers, overwrite, debug)
-    seen = preview(request, Console(debug), sampled_reels=sample_reels)
+    seen = preview(request, Console(request.debug), sampled_reels=sample_reels)
     click.echo(json.dumps(seen.document(), indent=1) if as_json else seen.in_words())
     ctx.exit(seen.exit_code)

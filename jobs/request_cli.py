@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,7 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """INPUT..., OUTDIR, and the recipe."""
+    """INPUT..., OUTDIR, and the recipe; the command gets them as `request`, a Request for this machine."""
     file = click.Path(path_type=Path)
     head = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
@@ -71,11 +73,33 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--recipe", type=file, metavar="FILE.toml", help="Options as keys of a TOML file."),
         click.option("--overwrite", is_flag=True, help="Replace outputs that are there and not this command's own."),
     ]
-    return _with(recipe_options(_with(command, tail)), head)
+    return _with(recipe_options(_with(_with_request(command), tail)), head)
 
 
-def recipe_of(file: Path | None, options: dict[str, Any]) -> Recipe:
-    """The recipe that the options make, over the file's; raises RecipeError."""
+def _with_request(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def parsed(
+        *args: Any,
+        inputs: tuple[str, ...],
+        output: str,
+        workers: int | None,
+        recipe: Path | None,
+        overwrite: bool,
+        debug: bool,
+        **options: Any,
+    ) -> None:
+        from jobs.recipe import Recipe
+        from jobs.request import Request
+        from pipeline.storage import place
+
+        chosen = {f.name: options.pop(f.name) for f in dataclasses.fields(Recipe)}
+        request = Request(inputs, place(output), _recipe_of(recipe, chosen), workers, overwrite, debug)
+        command(*args, request=request, **options)
+
+    return parsed
+
+
+def _recipe_of(file: Path | None, options: dict[str, Any]) -> Recipe:
     from jobs.recipe import make_recipe, parse_fps, parse_limits
 
     options["limits"] = parse_limits(options["limits"])

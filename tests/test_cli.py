@@ -92,6 +92,7 @@ def test_words_go_to_stderr(tmp_path: Path) -> None:
         (["colorize", "a.mkv", "-o", "x", "--workers", "0"], "0 is not in the range"),
         (["colorize", "a.mkv", "-o", "x", "--fps", "soon"], "--fps expects a rate such as 25"),
         (["colorize", "a.mkv", "-o", "x", "--recipe", "none.toml"], "none.toml: cannot be read"),
+        (["colorize", "a.mkv", "-o", "x", "--max-workers", "4"], "needs --address"),
         (["colorise", "a.mkv"], "No such command 'colorise'"),
         (["probe", "a.mkv", "--fps", "x"], "--fps expects a rate"),
     ],
