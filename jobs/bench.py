@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.film import Film, colorize, decode, encode, make_film, transcode
-from jobs.ledger import write_json
+from jobs.records import write_json
 from pipeline.errors import EngineError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 from jobs.apart import Apart
 from jobs.inputs import Item, find_inputs
-from jobs.ledger import plain
 from jobs.recipe import Recipe
+from jobs.records import plain
 from jobs.text import size
 from jobs.worker import failure
 from pipeline.frames import FrameBatch, Source, StreamInfo

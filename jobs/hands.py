@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobs.ledger import Done, Record
+from jobs.records import Done, Record
 from jobs.worker import Failure, Outcome, Task
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.hands import Census
-from jobs.ledger import write_json
+from jobs.records import write_json
 from pipeline.errors import StorageError
 from pipeline.storage import Place
 

@@ -16,74 +16,20 @@ OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import secrets
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from jobs.lease import Hold, holding
+from jobs.records import Done, Record, write_json
 from pipeline.errors import InputError, StorageError
-from pipeline.frames import Segment, SegmentFile
-from pipeline.storage import Place, files_below, hashed, write_bytes
+from pipeline.frames import Segment
+from pipeline.storage import Place, files_below, hashed
 
 FOLDER = ".reelcolor"
 FAILED = "failed.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished segment.
-
-    `identity` hashes all that the segment's content depends on but the engine; `engine` is the colorizer's key, `notes`
-    which others failed before it. `file.path` is the media file's name in the segments folder.
-    """
-
-    identity: str
-    engine: str
-    segment: Segment
-    file: SegmentFile
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Record:
-        """Raises ValueError where the text is not a whole record."""
-        try:
-            data = json.loads(text)
-            entry = data["file"]
-            tuples = {"pts": tuple(map(int, entry["pts"])), "warnings": tuple(entry["warnings"])}
-            made = SegmentFile(**(entry | tuples))
-            segment, notes = Segment(**data["segment"]), tuple(map(str, data["notes"]))
-            return cls(data["identity"], data["engine"], segment, made, data["settings"], notes)
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
-            raise ValueError(f"not a segment record: {e}") from e
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished reel. `output` is a path below OUTDIR; `files` are relative to it, and ["."] where it is one file.
-
-    `sha256` and `bytes` are over these files' contents and names, as `output_digest` has it.
-    """
-
-    input: str
-    output: str
-    files: tuple[str, ...]
-    sha256: str
-    bytes: int
-    frames: int
-    seconds: float
-    identity: str
-    engine: str
-    finished: str  # UTC, ISO 8601
-    warnings: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()  # parts of the source that could not be coloured: bad members of an archive
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    segments: tuple[Mapping[str, Any], ...] = ()
 
 
 class ReelLedger:
@@ -298,35 +244,3 @@ class Job:
 def media_name(index: int, unique: bool = False) -> str:
     """Of segment `index`'s media file; where others may still be writing theirs, one that no other attempt has."""
     return f"{index:06d}-{secrets.token_hex(4)}.seg" if unique else f"{index:06d}.seg"
-
-
-def output_digest(output: Place, files: tuple[str, ...]) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of a finished output: a file, or these files below a folder, by name and content.
-
-    Raises InputError or StorageError where a file is gone or cannot be read.
-    """
-    if files == (".",):
-        return hashed(output)
-    digest = hashlib.sha256()
-    total = 0
-    for name in files:
-        sha256, size = hashed(output / name)
-        digest.update(f"{name.encode('utf-8', 'surrogateescape').hex()} {sha256}\n".encode())
-        total += size
-    return digest.hexdigest(), total
-
-
-def write_json(path: Place, value: Any) -> None:
-    """Write a dataclass or plain value as JSON, atomically; raises StorageError."""
-    write_bytes(path, (json.dumps(plain(value), indent=1) + "\n").encode("ascii"))
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, paths, fractions and tuples as what JSON knows."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

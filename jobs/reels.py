@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from jobs.inputs import Item
-from jobs.ledger import plain
+from jobs.records import plain
 from pipeline.frames import Look, Segment, SegmentFile
 from pipeline.storage import Place, first_existing
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobs.ledger import Done
+from jobs.records import Done
 from pipeline.storage import Place
 
 _NAMED = 3  # problems spelt out in an error; the ledger has them all

@@ -16,8 +16,9 @@ from jobs.drive import Drive
 from jobs.hands import Census, Load
 from jobs.hardware import check_hwaccel
 from jobs.inputs import Found, Item, find_inputs
-from jobs.ledger import Done, Job, Record, media_name
+from jobs.ledger import Job, media_name
 from jobs.plan import Planner, plan_all, settle_names, short_hash
+from jobs.records import Done, Record
 from jobs.reels import Reel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
 from jobs.results import Report, Result, finished

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cluster import refused
-from jobs.ledger import FOLDER, Job, write_json
+from jobs.ledger import FOLDER, Job
 from jobs.recipe import Recipe
+from jobs.records import write_json
 from jobs.request import Only, Request, default_colouring, job_of
 from jobs.shares import Shares
 from pipeline.errors import EngineError, InputError, ReelcolorError

@@ -10,8 +10,9 @@ from importlib.metadata import version
 
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item
-from jobs.ledger import Done, Job, Record, ReelLedger, output_digest
+from jobs.ledger import Job, ReelLedger
 from jobs.plan import Planner, short_hash
+from jobs.records import Done, Record, output_digest
 from jobs.reels import Reel
 from pipeline.errors import ReelcolorError
 from pipeline.frames import Segment

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from jobs.fingerprints import fingerprint_of
 from jobs.hearing import Say, heard
-from jobs.ledger import Done, Record, ReelLedger, media_name, output_digest
+from jobs.ledger import ReelLedger, media_name
+from jobs.records import Done, Record, output_digest
 from jobs.reels import Reel
 from jobs.text import log_everything, one_line
 from pipeline.errors import EngineError, InputError, ReelcolorError, StorageError

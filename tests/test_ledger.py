@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.ledger import Done, Job, Record, ReelLedger, output_digest, plain
+from jobs.ledger import Job, ReelLedger
+from jobs.records import Done, Record, output_digest, plain
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Segment, SegmentFile
 from pipeline.storage import sha256_file
