@@ -33,7 +33,9 @@ def cluster_options(command: _Command) -> _Command:
     cpus = click.FloatRange(0.1, 256)
     for option in (
         click.option("--max-workers", type=click.IntRange(1), metavar="N", help="[default: as there is room for]"),
-        click.option("--cpus-per-worker", type=cpus, metavar="N", default=CPUS_A_WORKER, show_default=True),
+        click.option(
+            "--cpus-per-worker", type=cpus, metavar="N", default=CPUS_A_WORKER, help=f"[default: {CPUS_A_WORKER}]"
+        ),
         click.option("--gpus-per-worker", type=gpus, metavar="F", help="[default: 1 if there is one]"),
     ):
         parsed = option(parsed)
