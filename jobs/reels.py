@@ -16,12 +16,12 @@ from pipeline.frames import Look, Segment, SegmentFile
 from pipeline.storage import Place, first_existing
 
 if TYPE_CHECKING:
-    from pipeline.archives import Album
     from pipeline.containers import Container
     from pipeline.encoders import EncoderSpec
     from pipeline.frames import StreamInfo
     from pipeline.infer import Colorizer
     from pipeline.limits import Limits
+    from pipeline.members import Album
     from pipeline.probe import OtherStream
 
 Progress = Callable[[int], None]

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from pipeline.album_bind import AssembledAlbum, MemberError, assemble_album
 from pipeline.album_store import MemberResult, StoreWriter
-from pipeline.archives import Album, Member, list_members, read_members
+from pipeline.archives import list_members, read_members
 from pipeline.errors import InputError
 from pipeline.frames import Look, Segment, SegmentFile
 from pipeline.images import guarded, open_image
 from pipeline.infer import Colorizer
 from pipeline.limits import Limits
+from pipeline.members import Album, Member
 from pipeline.pictures import ImageFile, Picture
 from pipeline.rendering import Canvas
 from pipeline.storage import Place, hashed, local_file

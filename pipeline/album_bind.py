@@ -15,13 +15,15 @@ from typing import IO, cast
 
 from pipeline import tars, zips
 from pipeline.album_store import MemberResult, StoreReader
-from pipeline.archives import Album, Member, list_members, open_tar, read_members
+from pipeline.archives import list_members, read_members
 from pipeline.errors import InputError, VerificationError
 from pipeline.frames import SegmentFile
 from pipeline.images import open_image
 from pipeline.limits import DEFAULT_LIMITS, Limits
 from pipeline.member_names import printable
+from pipeline.members import Album, Member
 from pipeline.storage import Place, is_local, local_path, open_input, replacing
+from pipeline.tar_members import open_tar
 from pipeline.zip_writer import ZipWriter
 
 _CHUNK = 1 << 20

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.errors import InputError
+
+
+class LimitError(InputError):
+    """An archive as a whole is beyond what is credible."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -25,6 +31,20 @@ class Limits:
     def expansion(self, stored: int) -> int:
         """Bytes that `stored` bytes may become."""
         return min(self.total_bytes, max(self.ratio_floor, self.ratio * stored))
+
+    def bomb(self) -> str:
+        """What to say of what expands further."""
+        return f"looks like a bomb; raise the limit ratio={self.ratio} if it is none"
+
+    def too_large(self, size: int) -> str | None:
+        """What to say of an image's file of `size` bytes, if that is too many."""
+        large = f"is larger than {self.image_bytes} bytes; raise the limit image-bytes to colour it"
+        return large if size > self.image_bytes else None
+
+    def check_count(self, members: int) -> None:
+        """Raise LimitError for more members than are credible."""
+        if members > self.members:
+            raise LimitError(f"has more than {self.members} members; raise the limit members if that is meant")
 
 
 DEFAULT_LIMITS = Limits()

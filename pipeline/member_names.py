@@ -5,14 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".dpx"])
-
-_OTHER_PICTURES = frozenset({
-    ".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".exr", ".hdr", ".cin", ".tga", ".psd", ".svg",
-    ".pcx", ".ppm", ".pgm", ".pbm", ".dng", ".cr2", ".nef",
-})  # fmt: skip
 
 
 def printable(name: str) -> str:
@@ -54,14 +48,6 @@ def unsafe(name: bytes) -> str | None:
     if not parts[0] or re.match(rb"[A-Za-z]:", name):
         return "has an absolute name"
     return "has a name that leads outside the archive" if b".." in parts else None
-
-
-def other_pictures(names: Iterable[str]) -> tuple[str, ...]:
-    """What to say of pictures of kinds that are not coloured."""
-    suffixes = [os.path.splitext(name)[1].lower() for name in names]  # noqa: PTH122
-    found = [suffix for suffix in suffixes if suffix in _OTHER_PICTURES]
-    kinds = ", ".join(sorted(set(found)))
-    return (f"pictures of kinds that are not coloured, copied as they are: {len(found)} ({kinds})",) if found else ()
 
 
 def is_image(name: str) -> bool:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.frames import Segment
+
+SPECIAL = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+_OTHER_PICTURES = frozenset({
+    ".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".exr", ".hdr", ".cin", ".tga", ".psd", ".svg",
+    ".pcx", ".ppm", ".pgm", ".pbm", ".dng", ".cr2", ".nef",
+})  # fmt: skip
 
 AlbumKind = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "folder", "image"]
 
@@ -54,3 +63,11 @@ class Album:
         start = 0 if segment.start is None else max(0, segment.start - base)
         end = None if segment.end is None else max(0, segment.end - base)
         return dataclasses.replace(self, members=self.members[start:end], errors=(), warnings=())
+
+
+def other_pictures(members: Iterable[Member]) -> tuple[str, ...]:
+    """What to say of pictures of kinds that are not coloured."""
+    suffixes = [os.path.splitext(member.name)[1].lower() for member in members if not member.left_out]  # noqa: PTH122
+    found = [suffix for suffix in suffixes if suffix in _OTHER_PICTURES]
+    kinds = ", ".join(sorted(set(found)))
+    return (f"pictures of kinds that are not coloured, copied as they are: {len(found)} ({kinds})",) if found else ()
