@@ -13,7 +13,9 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from skimage import data
 from skimage.color import lab2rgb, rgb2lab
+from skimage.transform import resize
 
 from model import export
 from model.bins import Bins, annealed_mean, no_bins
@@ -89,10 +91,12 @@ def test_the_exported_graph_agrees_with_torch_at_any_size_batch_and_temperature(
         ("temperature", "tensor(float)"),
     ]
     for shape, temperature in (((1, 1, 32, 32), 0.38), ((3, 1, 96, 64), 1.0), ((2, 1, 32, 160), 0.1)):
-        picture = (RNG.random(shape) * 100).astype(np.float32)
-        expected = colours(model, picture, temperature)
-        found = session.run(["ab"], {"lightness": picture, "temperature": np.array(temperature, np.float32)})[0]
-        np.testing.assert_allclose(found, expected, atol=5e-2)
+        photograph = rgb2lab(resize(data.astronaut(), shape[2:]))[..., 0]
+        for values in (RNG.random(shape) * 100, np.broadcast_to(photograph, shape)):
+            picture = values.astype(np.float32)
+            expected = colours(model, picture, temperature)
+            found = session.run(["ab"], {"lightness": picture, "temperature": np.array(temperature, np.float32)})[0]
+            np.testing.assert_allclose(found, expected, atol=5e-2)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +157,9 @@ def test_on_the_cpu_the_default_is_bfloat16_where_openvino_has_it_and_never_depe
     class Pretending(OpenVINOEngine):
         """In float32 whatever is asked, as not every machine that tests has bfloat16."""
 
-        def __init__(self, model: Model, temperature: float, threads: int, precision: str, use: str) -> None:
+        def __init__(self, model: Model, temperature: float, threads: int, precision: str) -> None:
             opened.append(precision)
-            super().__init__(model, temperature, threads, "fp32", use)
+            super().__init__(model, temperature, threads, "fp32")
 
     monkeypatch.setattr(openvino_engine, "OpenVINOEngine", Pretending)
     for native, expected in ((True, "bf16"), (False, "fp32")):
@@ -248,7 +252,17 @@ def test_a_shape_that_was_not_asked_for_is_an_error(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("CUDA out of memory.")]
+    "trouble",
+    [
+        MemoryError(),
+        RuntimeError("Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc"),
+        RuntimeError(
+            "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 9 bytes of memory"
+        ),
+        RuntimeError("Could not allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16777216 bytes."),
+        RuntimeError("CUDA out of memory."),
+    ],
 )
 def test_memory_running_out_halves_the_batch(model: Model, trouble: Exception) -> None:
     engine = Broken(model, trouble, above=2)
@@ -264,8 +278,44 @@ def test_memory_for_not_even_one_picture_is_an_error(model: Model) -> None:
     assert engine.sizes == [5, 2, 1]
 
 
+@pytest.mark.parametrize("where", ["create_infer_request", "infer"])
+def test_openvino_out_of_memory_gives_up_other_sizes_and_goes_on(
+    model: Model, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    owner = openvino.CompiledModel if where == "create_infer_request" else openvino.InferRequest
+    usual, failures = getattr(owner, where), [2]
+
+    def fails(self: object, *arguments: object, **settings: object) -> object:
+        if failures[0]:
+            failures[0] -= 1
+            raise RuntimeError(
+                "Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 164102144 bytes of memory"
+            )
+        return usual(self, *arguments, **settings)
+
+    with OpenVINOEngine(model, 0.38, 2) as engine:
+        expected = engine(PICTURES)
+        engine(PICTURES[:1, :, :32])
+        engine._requests.pop((64, 96))
+        monkeypatch.setattr(owner, where, fails)
+        np.testing.assert_array_equal(engine(PICTURES), expected)
+        assert engine.batch < 5
+        assert list(engine._requests) == [(64, 96)]
+    failures[0] = 99
+    with (
+        OpenVINOEngine(model, 0.38, 2) as never,
+        pytest.raises(OutOfMemoryError, match="not enough memory for one picture; close other programs"),
+    ):
+        never(PICTURES)
+
+
+def test_running_out_of_registers_is_not_running_out_of_memory(model: Model) -> None:
+    error = base.engine_error("key", RuntimeError("Failed to allocate required number of vector registers"))
+    assert not isinstance(error, OutOfMemoryError)
+
+
 def test_a_runtimes_own_error_comes_as_one_line(model: Model) -> None:
-    with pytest.raises(EngineError, match=r"device lost by driver; choose the engine torch$") as e:
+    with pytest.raises(EngineError, match=r"device lost by driver; try the precision fp32, or another machine$") as e:
         Broken(model, RuntimeError("device lost\n  by driver"))(PICTURES)
     assert "\n" not in str(e.value)
     assert not isinstance(e.value, OutOfMemoryError)

@@ -206,6 +206,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert "plans are compiled anew each time" in warnings(caplog)[0]
 
 
+def _write(version: int) -> None:
+    for _ in range(50):
+        keep(KEY.path, KEY.header(), bytes([version]) * 100_000)
+
+
+def test_a_reader_never_meets_half_a_file() -> None:
+    """Whatever is there while several processes write it is whole, and one of theirs."""
+    _write(0)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        writing = pool.map_async(_write, [1, 2], chunksize=1)
+        while not writing.ready():
+            assert len(set(unsealed(KEY.path, KEY.header()))) == 1
+        writing.get()
+    assert unsealed(KEY.path, KEY.header())[0] in (1, 2)
+
+
 def _compile_slowly(folder: str) -> bytes:
     def build() -> bytes:
         with (Path(folder) / "log").open("a") as f:

@@ -10,7 +10,7 @@ import pytest
 from skimage import color
 
 from model import engines
-from model.engines import open_engine, self_test
+from model.engines import open_engine, self_test, selftest
 from model.engines.base import Engine
 from model.engines.selftest import (
     FALLBACK,
@@ -165,6 +165,28 @@ def test_one_size_that_fails_is_enough(model: Model) -> None:
     assert len(open_proven(make, ["fp16"], [(64, 64), (32, 64)])[1]) == 2
     with pytest.raises(EngineError, match="differs from the reference"):
         open_proven(make, ["fp16"], [(64, 64), (64, 96)])
+
+
+def test_each_size_is_tested_before_its_first_picture_and_only_once(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow_only(ab: np.ndarray) -> np.ndarray:
+        return ab if ab.shape[3] < 20 else 1.5 * ab
+
+    make, _ = opener(model, dict.fromkeys(FALLBACK, narrow_only))
+    engine, _ = open_proven(make, ["fp16"], [(64, 64)])
+    tested: list[tuple[int, int]] = []
+    usual = selftest.check
+    monkeypatch.setattr(selftest, "check", lambda e, h, w: tested.append((h, w)) or usual(e, h, w))
+    for h, w in ((64, 64), (32, 64), (32, 64), (64, 96), (64, 96)):
+        picture = golden_frames(h, w)[1:]
+        if w == 96:
+            with pytest.raises(EngineError, match=r"differs from the reference .*, at 96x64; choose another precision"):
+                engine(picture)
+        else:
+            np.testing.assert_array_equal(engine(picture), reference(model, 0.38, picture))
+    assert tested == [(32, 64), (64, 96), (64, 96)], "what fails is not passed the second time"
+    assert engine(np.zeros((0, 1, 96, 96), np.float32)).shape == (0, 2, 24, 24)
 
 
 def test_where_every_precision_fails_nothing_is_left_open(model: Model) -> None:

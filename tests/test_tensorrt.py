@@ -263,7 +263,9 @@ def test_tensorrts_failure_is_one_line(
     monkeypatch.setattr(module, "build_plan", build)
     with (
         module.TensorRTEngine(model, 0.38) as engine,
-        pytest.raises(EngineError, match=r"no plan could be built: myelin: no route; choose the engine torch$"),
+        pytest.raises(
+            EngineError, match=r"no plan could be built: myelin: no route; try the precision fp32, or another"
+        ),
     ):
         engine(PICTURES)
 

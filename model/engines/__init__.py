@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from model.engines.base import Engine, Use
+from model.engines.base import Engine
 from model.engines.selftest import SIZE, Verdict, check, fallbacks, open_proven
 from model.precision import Precision
 from model.weights import Model
@@ -30,10 +30,9 @@ def open_engine(
     *,
     device: Device = "auto",
     precision: Precision | Literal["auto"] = "auto",
-    use: Use = "throughput",
 ) -> Engine:
     """An engine for `model`, to be used as a context manager: `prove_engine` without the verdicts."""
-    return prove_engine(model, engine, temperature, threads, device=device, precision=precision, use=use)[0]
+    return prove_engine(model, engine, temperature, threads, device=device, precision=precision)[0]
 
 
 def prove_engine(
@@ -44,7 +43,6 @@ def prove_engine(
     *,
     device: Device = "auto",
     precision: Precision | Literal["auto"] = "auto",
-    use: Use = "throughput",
     sizes: Sequence[tuple[int, int]] = (SIZE,),
 ) -> tuple[Engine, list[Verdict]]:
     """An engine that has passed the self-test at all sizes (h, w), and what the test found, also of what it rejected.
@@ -55,14 +53,14 @@ def prove_engine(
     instructions for it, else fp32; fp16 on the GPU. A precision that fails the self-test gives way to the next of int8,
     fp16, bf16, fp32, which is logged and kept in the engine's notes.
     temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
-    the CPU, one thread each, or for the use `latency` one picture by all threads.
+    the CPU, one thread each.
     Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
     """
     temperature = model.temperature if temperature is None else temperature
     if threads < 1:
         raise EngineError(f"expected at least one thread, got {threads}")
     *others, last = _kinds(engine, device, precision)
-    wish = _Wish(model, temperature, threads, precision, use, sizes)
+    wish = _Wish(model, temperature, threads, precision, sizes)
     failed: list[str] = []
     for kind in others:
         try:
@@ -99,7 +97,6 @@ class _Wish:
     temperature: float
     threads: int
     precision: Precision | Literal["auto"]
-    use: Use
     sizes: Sequence[tuple[int, int]]
 
     def at(self, usual: Precision) -> Precision:
@@ -159,7 +156,7 @@ def _openvino(wish: _Wish) -> _Proven:
     from model.engines.openvino import OpenVINOEngine, has_bf16
 
     def make(precision: Precision) -> Engine:
-        return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision, wish.use)
+        return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision)
 
     offered: list[Precision] = ["bf16", "fp32"] if has_bf16() else ["fp32"]  # the fastest first
     return open_proven(make, fallbacks(wish.at(offered[0]), offered), wish.sizes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 from pipeline.infer import NETWORK_MULTIPLE
 
-Use = Literal["throughput", "latency"]  # many pictures at a time, or one as soon as can be
 AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
+_ADVICE = "try the precision fp32, or another machine"
 _NO_MEMORY = re.compile(
     r"out of memory|bad[ _]alloc|(can't|cannot|could not|failed to) (allocate|reserve|commit)\b.*\b(memory|bytes)\b"
 )
@@ -27,6 +28,7 @@ class Engine(ABC):
 
     `batch` is the largest number of pictures computed at a time; it is halved when memory runs out. `precision` is
     what the self-test holds its colours to. `notes`: which precisions and engines failed before this one, in lines.
+    `prove` is called with the size (h, w) of all pictures before they are computed; raises EngineError.
     """
 
     def __init__(self, model: Model, temperature: float, batch: int = 16, precision: Precision = "fp32") -> None:
@@ -37,6 +39,7 @@ class Engine(ABC):
         self.batch = batch
         self.precision: Precision = precision
         self.notes: tuple[str, ...] = ()
+        self.prove: Callable[[int, int], None] | None = None
 
     @property
     @abstractmethod
@@ -70,6 +73,8 @@ class Engine(ABC):
                 f"expected lightness (N, 1, h, w), h and w multiples of {NETWORK_MULTIPLE}, got {lightness.shape = }"
             )
         lightness = np.ascontiguousarray(lightness, np.float32)
+        if n and self.prove:
+            self.prove(h, w)
         scale = self.model.network.scale
         ab = np.empty((n, 2, h // scale, w // scale), np.float32)
         done = 0
@@ -92,14 +97,12 @@ class Engine(ABC):
         n, _, h, w = lightness.shape
         scale = self.model.network.scale
         if ab.shape != (n, 2, h // scale, w // scale):
-            raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; choose the engine torch")
+            raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; {_ADVICE}")
         if not np.isfinite(ab).all() or np.abs(ab).max() > AB_LIMIT:
-            raise EngineError(f"{self.key}: returned NaN or values that are no colour; choose the engine torch")
+            raise EngineError(f"{self.key}: returned NaN or values that are no colour; {_ADVICE}")
         same = np.ptp(ab.reshape(n, 2, -1), axis=-1).max(axis=-1) == 0
         if (same & (np.ptp(lightness.reshape(n, -1), axis=-1) > 1)).any():
-            raise EngineError(
-                f"{self.key}: returned one flat colour for a picture that is not flat; choose the engine torch"
-            )
+            raise EngineError(f"{self.key}: returned one flat colour for a picture that is not flat; {_ADVICE}")
 
     def __enter__(self) -> Self:
         return self
@@ -120,4 +123,4 @@ def engine_error(key: str, e: Exception) -> EngineError:
     text = " ".join(str(e).split())
     if isinstance(e, MemoryError) or _NO_MEMORY.search(text.lower()):
         return OutOfMemoryError(f"{key}: not enough memory for one picture; close other programs or use fewer workers")
-    return EngineError(f"{key}: {text[:300] or type(e).__name__}; choose the engine torch")
+    return EngineError(f"{key}: {text[:300] or type(e).__name__}; {_ADVICE}")

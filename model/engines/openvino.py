@@ -1,47 +1,47 @@
-"""The CPU engine: the exported graph in OpenVINO."""
+"""The CPU engine: the exported graph in OpenVINO, compiled once a machine for each picture size."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import logging
 import queue
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from model.engines.base import Engine, Use, engine_error, short
+from model.cache import cache_folder
+from model.engines.base import Engine, engine_error, short
 from model.engines.int8 import int8_graph
+from model.engines.plans import UnfitError, keep, unsealed
 from model.export import cached_onnx
 from model.precision import Precision
 from model.weights import Model
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, OutOfMemoryError
 
 _SHAPES = 8  # picture sizes kept compiled, about 40 MB each
+_MOST_KEPT = 64 << 20  # bytes of a graph whose compiled form, as large, is kept on disk
+_log = logging.getLogger(__name__)
 _first_use = threading.Lock()  # OpenVINO's bindings can deadlock where two threads convert their first array at once
 
 
 class OpenVINOEngine(Engine):
-    """For throughput one single-threaded stream a thread, for latency one stream of all threads; one picture a stream.
+    """As many single-threaded streams as threads, one picture a stream.
 
     The graph is compiled for each picture size on first use (static shapes are a third faster), always for one picture,
-    so that the batch does not reach the arithmetic, and for throughput the number of threads does not either.
+    so that neither the batch nor the number of threads reaches the arithmetic. What is compiled is kept on disk.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        temperature: float,
-        threads: int,
-        precision: Precision = "fp32",
-        use: Use = "throughput",
-    ) -> None:
+    def __init__(self, model: Model, temperature: float, threads: int, precision: Precision = "fp32") -> None:
         super().__init__(model, temperature, precision=precision)
         self._threads = threads
-        self._streams = threads if use == "throughput" else 1
-        self._use = use
         self._core = ov.Core()
         if precision == "fp16":
             raise EngineError(
@@ -49,9 +49,9 @@ class OpenVINOEngine(Engine):
             )
         if precision == "bf16" and not has_bf16():
             raise EngineError("this machine's CPU has no bfloat16 instructions; choose fp32")
-        self._graph: ov.Model | bytes
         self._graph, self._digest = int8_graph(model) if precision == "int8" else (cached_onnx(model), "")
-        self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino")
+        self._sha256 = hashlib.sha256(self._graph).hexdigest()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._requests: OrderedDict[tuple[int, int], queue.SimpleQueue[Any]] = OrderedDict()
 
@@ -62,12 +62,16 @@ class OpenVINOEngine(Engine):
         return f"openvino-{ov.__version__.split('-')[0]}/{precision}"
 
     def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As Engine says."""
+        """As Engine says. Where memory runs out, what was compiled for other sizes is given up."""
         try:
             idle = self._compiled(lightness.shape[2], lightness.shape[3])
             return np.concatenate(list(self._pool.map(lambda x: self._one(idle, x), lightness)))
         except (RuntimeError, MemoryError) as e:
-            raise engine_error(self.key, e) from e
+            error = engine_error(self.key, e)
+            if isinstance(error, OutOfMemoryError):
+                with self._lock:
+                    self._requests.clear()
+            raise error from e
 
     def close(self) -> None:
         """Stop the threads and free what was compiled."""
@@ -95,22 +99,64 @@ class OpenVINOEngine(Engine):
             return idle
 
     def _compile(self, h: int, w: int) -> queue.SimpleQueue[Any]:
-        graph = self._graph.clone() if isinstance(self._graph, ov.Model) else self._core.read_model(self._graph)
-        graph.reshape({"lightness": [1, 1, h, w]})
-        settings = {
-            "PERFORMANCE_HINT": self._use.upper(),
-            "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": self._streams,
-            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = self._core.compile_model(graph, "CPU", settings)
+        compiled = self._kept(h, w)
         idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self._streams):
+        for _ in range(self._threads):
             idle.put(compiled.create_infer_request())
         with _first_use:
             self._one(idle, np.zeros((1, h, w), np.float32))
         return idle
+
+    def _kept(self, h: int, w: int) -> ov.CompiledModel:
+        """The graph compiled for a picture size, from the cache where what is there is of this graph and machine."""
+        settings = cpu_settings(self.precision, self._threads)
+        header = self._header(h, w, settings)
+        path = self._path(h, w)
+        try:
+            return self._core.import_model(io.BytesIO(unsealed(path, header)), "CPU", settings)
+        except FileNotFoundError:
+            pass
+        except UnfitError as e:
+            _log.info("%s: %s; it is compiled anew", path, e)
+        except RuntimeError as e:
+            if isinstance(engine_error(self.key, e), OutOfMemoryError):
+                raise
+            _log.info("%s: OpenVINO refuses it; it is compiled anew", path)
+        graph = self._core.read_model(self._graph)
+        graph.reshape({"lightness": [1, 1, h, w]})
+        compiled = self._core.compile_model(graph, "CPU", settings)
+        if len(self._graph) <= _MOST_KEPT:
+            stream = io.BytesIO()
+            compiled.export_model(stream)
+            keep(path, header, stream.getvalue())
+        return compiled
+
+    def _path(self, h: int, w: int) -> Path:
+        """Versions are in the header alone, so that a new one replaces what is there and piles up none."""
+        name = f"{self.model.sha256[:12]}-{h}x{w}-{short(self.precision)}-{self._threads}.blob"
+        return cache_folder() / "openvino" / name
+
+    def _header(self, h: int, w: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything that a compiled graph depends on."""
+        return {
+            "graph": self._sha256,
+            "size": [h, w],
+            "settings": dict(settings),
+            "openvino": ov.__version__,
+            "cpu": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
+            "capabilities": sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        }
+
+
+def cpu_settings(precision: Precision, streams: int) -> dict[str, Any]:
+    """OpenVINO's settings for so many pictures at a time, each by one thread."""
+    return {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": streams,
+        "NUM_STREAMS": streams,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
 
 
 def has_bf16() -> bool:

@@ -1,13 +1,14 @@
 """The proof every engine gives before it is used: golden frames, held against the network in PyTorch in float32.
 
 The frames are a function of their size alone and the reference is computed when it is needed, in less time than an
-engine takes to compile, so that there is nothing to store and nothing to go stale. What is found counts for the size
-that is asked for: engines compile each size for itself.
+engine takes to compile, so that there is nothing to store and nothing to go stale. Engines compile each size for
+itself, or read what was compiled before, so each size is tested before its first picture.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,8 @@ def open_proven(
     """The engine at the first precision of `chain` that passes the self-test at all sizes (h, w).
 
     And all verdicts, those on precisions that failed first. A fallback is logged in one line, which is kept in the
-    engine's notes; its key names the precision. Raises EngineError where no precision passes, and what `make` raises.
+    engine's notes; its key names the precision. At any other size the engine is tested before its first picture, where
+    it is too late to fall back. Raises EngineError where no precision passes, and what `make` raises.
     """
     verdicts: list[Verdict] = []
     failed: list[str] = []
@@ -110,12 +112,35 @@ def open_proven(
         problem = next((v.problem for v in found if v.problem), "")
         if not problem:
             engine.notes = tuple(failed)
+            engine.prove = _Proof(engine, sizes)
             return engine, verdicts
         engine.close()
         if following:
             failed.append(f"{problem}; {following} is used instead")
             _log.warning(failed[-1])
     raise EngineError(problem)
+
+
+class _Proof:
+    """The self-test at each size that is not in `sizes`, once; what fails it fails again each time that it is asked."""
+
+    def __init__(self, engine: Engine, sizes: Sequence[tuple[int, int]]) -> None:
+        self._engine = engine
+        self._proven = set(sizes)
+        self._lock = threading.RLock()  # the golden frames come through here, too
+
+    def __call__(self, h: int, w: int) -> None:
+        with self._lock:
+            if (h, w) in self._proven:
+                return
+            self._proven.add((h, w))
+            try:
+                problem = check(self._engine, h, w).problem
+                if problem:
+                    raise EngineError(f"{problem}, at {w}x{h}; choose another precision")
+            except BaseException:
+                self._proven.discard((h, w))
+                raise
 
 
 def fallbacks(precision: Precision, offered: Collection[Precision]) -> list[Precision]:

@@ -178,7 +178,7 @@ def this_machine() -> Machine:
     """TensorRT, driver and the GPU that PyTorch uses; raises EngineError where one is missing or too old."""
     version = tuple(int(part) for part in trt.__version__.split(".")[:2])
     if version < _OLDEST:
-        raise EngineError(f"TensorRT {trt.__version__} is too old; install 10.8 or newer, or choose the engine torch")
+        raise EngineError(f"TensorRT {trt.__version__} is too old; install 10.8 or newer")
     if not torch.cuda.is_available():
         raise EngineError("PyTorch finds no NVIDIA GPU, which TensorRT needs; choose the device cpu")
     major, minor = torch.cuda.get_device_capability()
