@@ -130,6 +130,7 @@ def test_the_package_says_where_it_is_from_and_what_its_temperature_means(import
     assert imported.prior.tolist() == pytest.approx([1 / 313] * 313)
 
 
+@pytest.mark.slow
 def test_it_runs_in_the_cpu_engine(imported: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for shape in ((64, 64), (32, 96)):  # the exported graph takes any

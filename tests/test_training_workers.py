@@ -76,6 +76,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_gradients_of_one_with_twice_the_batch(tmp_path: Path) -> None:
     heard: list[str] = []
     work_together(functools.partial(share_of, tmp_path), 2, None, tmp_path / "ray", heard.append)
