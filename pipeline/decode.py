@@ -243,7 +243,8 @@ def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -
             f"{frame.format.name} at pts {pts}; split the file there and pass the parts"
         )
     luma, chroma = read_planes(frame, layout, info.color.matrix)
-    duration = int(frame.duration or 0) if info.timestamps else 1
+    told = 0 if info.field_packets else int(frame.duration or 0)  # that would be the first field's
+    duration = told if info.timestamps else 1
     return _Picture(luma, chroma, pts, duration)
 
 

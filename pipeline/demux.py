@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
+from pipeline.h264 import FieldPairs
 from pipeline.ranges import RangeFile, StoredObject
 from pipeline.scans import scan_files
 from pipeline.skim import SKIMMING, is_indexed, skim
@@ -204,7 +205,8 @@ class PacketIndex:
     """The main stream's packets in file order: (N,) arrays.
 
     pts, dts: int64 in the stream's time base, NO_PTS where missing; duration: int64, 0 where missing; size: bytes;
-    keyframe: decoding can start here, says the container; shown: not cut away by an edit list.
+    keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
+    field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then.
     """
 
     pts: NDArray[np.int64]
@@ -214,6 +216,7 @@ class PacketIndex:
     keyframe: NDArray[np.bool_]
     shown: NDArray[np.bool_]
     warnings: tuple[str, ...] = ()
+    field_packets: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -255,12 +258,15 @@ def _light_index(source: Source) -> PacketIndex:
 def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
     pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
     keyframe, shown = bytearray(), bytearray()
+    apart = False
     report = DecodeReport()
     with open_media(source, None, **(SKIMMING if skimming else {})) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
         if skimming:
             skim(container)
+        context = stream.codec_context
+        fields = FieldPairs(context.extradata) if context.codec.canonical_name == "h264" and not skimming else None
         for packet in islice(read_packets(container, stream, source, report), most):
             if not pts and packet.has_sidedata("encryption_info"):
                 raise InputError(f"{source.url}: is encrypted; decrypt it first")
@@ -270,6 +276,8 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
             size.append(packet.size)
             keyframe.append(packet.is_keyframe)
             shown.append(not packet.is_discard)
+            if fields and fields.possible and fields.completes(bytes(packet)):
+                shown[-1], duration[-2], apart = False, 0, True
     return PacketIndex(
         np.array(pts, np.int64),
         np.array(dts, np.int64),
@@ -278,4 +286,5 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
         np.array(keyframe, np.bool_),
         np.array(shown, np.bool_),
         report.warnings,
+        apart,
     )

@@ -74,6 +74,7 @@ class StreamInfo:
     sar: Fraction = Fraction(1)
     rotation: int = 0  # degrees counter-clockwise that a player applies: 0, 90, 180, 270
     field_order: FieldOrder = "progressive"
+    field_packets: bool = False  # a picture is two packets, one a field
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -129,6 +129,7 @@ def _describe(
         sar=stream.sample_aspect_ratio or Fraction(1),
         rotation=degrees,
         field_order=order,
+        field_packets=index.field_packets,
         warnings=tuple(warnings),
     )
 

@@ -13,9 +13,10 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from pipeline.access import recovery_lag, seek_keyframe
+from pipeline.access import seek_keyframe
 from pipeline.demux import NO_PTS, DecodeReport, PacketIndex, main_stream, open_media, packet_index, read_only
 from pipeline.frames import Segment, Source, StreamInfo
+from pipeline.h264 import recovery_lag
 from pipeline.planes import pixel_layout
 from pipeline.timing import MOST_REORDERED, continued, decoding_times, frame_ticks, jump_ticks, packet_times
 
@@ -97,7 +98,9 @@ def _lag(
     context = stream.codec_context
     if not same or (index.keyframe.all() and not _decodes_as_key(stream, found[0])):
         return None
-    return recovery_lag(context.codec.canonical_name, context.extradata, bytes(found[0]))
+    # The keyframes of other codecs stand alone but for leading pictures, which decoders drop.
+    h264 = context.codec.canonical_name == "h264"
+    return recovery_lag(context.extradata, bytes(found[0])) if h264 else 0
 
 
 def _decodes_as_key(stream: VideoStream, packet: av.Packet[VideoStream]) -> bool:
@@ -154,7 +157,7 @@ class _Timeline:
     def cut(self, entry: int, warmup_frames: int, lag: int | None) -> _Cut | None:
         """The border reached from the keyframe at `entry`, whose pictures are exact after `lag` frames."""
         exact = entry if lag == 0 else self._next_key(entry)
-        if lag is None or exact - entry < lag or exact == len(self.index):
+        if lag is None or self.index.shown[entry:exact].sum() < lag or exact == len(self.index):
             return None
         _, starts = self.borders(np.array([entry]), np.array([exact]), warmup_frames)
         if not len(starts):

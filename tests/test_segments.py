@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from media import Video, ticks, write
 
-from pipeline.access import recovery_lag
 from pipeline.frames import Source, StreamInfo
+from pipeline.h264 import recovery_lag
 from pipeline.probe import probe
 from pipeline.segments import cut_segments
 
@@ -139,7 +139,7 @@ def test_recovery_points_are_read_from_the_bitstream(
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         found = [
-            recovery_lag("h264", stream.codec_context.extradata, bytes(p))
+            recovery_lag(stream.codec_context.extradata, bytes(p))
             for p in container.demux(stream)
             if p.is_keyframe and p.size
         ]
@@ -150,9 +150,8 @@ def test_recovery_points_are_read_from_the_bitstream(
 
 
 def test_a_picture_without_recovery_point_is_of_unknown_use() -> None:
-    assert recovery_lag("h264", None, b"\0\0\0\1\x09\x10\0\0\1\x41\x9a\0\0") is None
-    assert recovery_lag("h264", b"\1\x64\0\x1f\xff", b"\0\0\0\2\x41\x9a") is None
-    assert recovery_lag("h264", None, b"") is None
-    assert recovery_lag("mpeg2video", None, b"anything") == 0
+    assert recovery_lag(None, b"\0\0\0\1\x09\x10\0\0\1\x41\x9a\0\0") is None
+    assert recovery_lag(b"\1\x64\0\x1f\xff", b"\0\0\0\2\x41\x9a") is None
+    assert recovery_lag(None, b"") is None
     # SEI: type 6, size 1; ue(v) 00110 is 5, then exact_match, broken_link and changing_slice_group flags
-    assert recovery_lag("h264", None, b"\0\0\1\x06\x06\x01\x34\x80\0\0\1\x41\x9a") == 5
+    assert recovery_lag(None, b"\0\0\1\x06\x06\x01\x34\x80\0\0\1\x41\x9a") == 5
