@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class HeldOut:
     """The same crops of at most 256 held-out photographs every time, of the size that training ends with."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self._task = dataclasses.replace(task, teacher=None)  # photographs alone judge
         rng = np.random.default_rng(0)
         chosen = rng.permutation(task.photos.split()[1])[:_MOST]
         self._crops = random_crops(task.photos, chosen, task.recipe.training.stages[-1].size, rng)

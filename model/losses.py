@@ -23,13 +23,16 @@ class ObjectiveConfig:
     """What a network is trained for.
 
     kind: `classification` of bins, or a regression: `l2`, `l1`, `smooth_l1`. Of classification only: rebalance, whether
-    rare colours weigh more; uniform, λ of equation 4, 0..1; cap, the most that a colour may weigh, see `rebalancing`.
+    rare colours weigh more; uniform, λ of equation 4, 0..1; cap, the most that a colour may weigh, see `rebalancing`;
+    teacher, a model package to learn from as well, and taught, the share of the loss that is its, see `model.teacher`.
     """
 
     kind: Kind = "classification"
     rebalance: bool = True
     uniform: float = LAMBDA
     cap: float | None = None
+    teacher: str | None = None
+    taught: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -38,6 +41,10 @@ class ObjectiveConfig:
             raise ValueError(f"expected uniform of 0 to 1, got {self.uniform}")
         if self.cap is not None and not self.cap >= 1:
             raise ValueError(f"expected a cap of 1 or more, got {self.cap}")
+        if not 0 < self.taught <= 1:
+            raise ValueError(f"expected taught above 0, at most 1, got {self.taught}")
+        if self.teacher is not None and self.kind != "classification":
+            raise ValueError(f"expected a teacher of classification alone, got {self.kind}")
 
     @property
     def classifies(self) -> bool:

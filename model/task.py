@@ -17,15 +17,16 @@ from model.bins import Bins, frequent_bins, gamut_bins, no_bins
 from model.checkpoint import State
 from model.crops import DevicePhotos, random_crops
 from model.data import Photos
-from model.losses import Objective, initial_bias, make_objective
+from model.losses import Objective, bin_weights, initial_bias, make_objective
 from model.networks import NETWORKS, Network
 from model.prior import estimate_prior, shipped_prior
 from model.recipe import TrainRecipe
 from model.schedule import Order
 from model.spaces import Space, linear_light, rgb_to_space, yuv
+from model.teacher import Teacher, make_teacher
 from model.transfer import extended
 from model.wear import age
-from model.weights import Model
+from model.weights import Model, load_model
 from pipeline.errors import RecipeError
 
 _BF16 = ("avx512_bf16", "amx_bf16")  # what a CPU that computes in bfloat16 says of itself
@@ -37,7 +38,8 @@ class Task:
     """A recipe and its photographs, ready to train on.
 
     train: indices of the photographs to train on; chances: of each to be drawn, summing to 1. prior: (Q,). precision:
-    of the forward pass. resident: the photographs in the device's memory, where it has one of its own.
+    of the forward pass. resident: the photographs in the device's memory, where it has one of its own. teacher: whom
+    the network also learns from.
     """
 
     recipe: TrainRecipe
@@ -50,6 +52,7 @@ class Task:
     device: torch.device
     precision: torch.dtype
     resident: DevicePhotos | None
+    teacher: Teacher | None
 
     @property
     def epoch(self) -> int:
@@ -91,11 +94,16 @@ class Task:
         mixed = self.precision is torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             output = network(lightness)
-        return self.objective.loss(output, chroma)
+            taught = self.teacher.loss(output, lightness) if self.teacher else None
+        loss = self.objective.loss(output, chroma)
+        return loss if taught is None else torch.lerp(loss, taught, self.recipe.objective.taught)
 
 
 def make_task(recipe: TrainRecipe, photos: Photos) -> Task:
-    """Count the colours of the photographs and choose the device: CUDA where there is a GPU, else the CPU."""
+    """Count the colours of the photographs and choose the device: CUDA where there is a GPU, else the CPU.
+
+    Raises what `load_model` and `make_teacher` raise.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, _ = photos.split()
     bins = _bins(recipe, photos, train)
@@ -111,7 +119,15 @@ def make_task(recipe: TrainRecipe, photos: Photos) -> Task:
         device=device,
         precision=_precision(recipe.training.precision, device),
         resident=DevicePhotos(photos, device) if device.type == "cuda" else None,
+        teacher=_teacher(recipe, bins, prior, device),
     )
+
+
+def _teacher(recipe: TrainRecipe, bins: Bins, prior: NDArray[np.float64], device: torch.device) -> Teacher | None:
+    objective = recipe.objective
+    if objective.teacher is None:
+        return None
+    return make_teacher(load_model(objective.teacher), bins, bin_weights(objective, prior), device)
 
 
 def _bins(recipe: TrainRecipe, photos: Photos, train: NDArray[np.int64]) -> Bins:
