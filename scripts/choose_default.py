@@ -1,13 +1,15 @@
 """Choose the temperature and the share of rebalancing of a trained network, and ship it where it is better.
 
-    choose_default.py MODEL PHOTOS... [-o OUT] [--ship] [--count N]
+    choose_default.py MODEL PHOTOS... [-o OUT] [--ship [NAME]] [--count N]
 
-Half of the held-out photographs choose; on the other half the outcome is measured beside the shipped model. It is
-written to OUT, and with --ship also replaces model/pretrained/default.safetensors, but only if it meets the targets and
-either the shipped one does not or its rebalanced AuC is higher beyond doubt (see `model.tuning`).
+Half of the held-out photographs choose; on the other half the outcome is measured beside the shipped default. It is
+written to OUT, and with --ship also becomes model/pretrained/NAME.safetensors, by default that of the default itself,
+but only if it meets the targets and either there is none of that name, or that one does not, or its rebalanced AuC is
+higher beyond doubt (see `model.tuning`).
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -24,9 +26,9 @@ from model.data import open_photos
 from model.engines import open_engine
 from model.evaluate import Replicates, compare, intervals
 from model.measures import ClassWeights, Interval
-from model.registry import PRETRAINED
+from model.registry import PRETRAINED, known
 from model.sources import SourceConfig
-from model.tuning import SETTINGS, Setting, better, choose, halves, repack, sweep
+from model.tuning import SETTINGS, Setting, better, choose, halves, repack, score_of, sweep
 from model.weights import Model, load_model
 from pipeline.errors import ReelcolorError
 
@@ -55,7 +57,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("photos", nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/default-tuned.safetensors"), metavar="OUT")
-    parser.add_argument("--ship", action="store_true", help="replace the shipped model where this one is better")
+    parser.add_argument(
+        "--ship", nargs="?", const="default", metavar="NAME", help="replace the shipped model where this one is better"
+    )
     parser.add_argument("--count", type=int, help="photographs of each half, at most")
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -70,8 +74,11 @@ def main() -> None:
     setting = chosen(trained, chooses, weights)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     repack(trained, setting, args.output, {})
-    with open_engine(shipped) as old, open_engine(load_model(str(args.output))) as new:
-        ways = {"truth": None, "gray": all_grey, "shipped": old, "candidate": new}
+    others = {name: load_model(name) for name in ("default", args.ship) if name in known()}
+    with contextlib.ExitStack() as engines:
+        models = {**others, "candidate": load_model(str(args.output))}
+        opened = {name: engines.enter_context(open_engine(model)) for name, model in models.items()}
+        ways = {"truth": None, "gray": all_grey, **opened}
         found = compare(ways, reports, weights, area=192**2, units=bootstrap_units(reports)[0])
     print(f"\nmeasured on {len(reports)} other held-out photographs:\n\n{table(found)}\n")
     measures = {name: round(float(values[0]), 3) for name, values in found["candidate"].items()}
@@ -92,14 +99,18 @@ def chosen(model: Model, pictures: Chosen, weights: ClassWeights) -> Setting:
     return setting
 
 
-def ship(tuned: Path, found: dict[str, Replicates], wanted: bool) -> None:
-    wins, ahead = better(found["candidate"], found["shipped"], found["gray"], found["truth"])
-    print(f"{'better' if wins else 'not better'} than what is shipped: rebalanced AuC {plus_minus(ahead)} from its")
+def ship(tuned: Path, found: dict[str, Replicates], name: str | None) -> None:
+    if (name or "default") in found:
+        wins, ahead = better(found["candidate"], found[name or "default"], found["gray"], found["truth"])
+        print(f"{'better' if wins else 'not better'} than what is shipped: rebalanced AuC {plus_minus(ahead)} from its")
+    else:
+        wins = score_of(found["candidate"], found["gray"], found["truth"]).holds()
+        print(f"{'fit' if wins else 'not fit'} to be shipped; there is no {name} yet")
     if tuned.stat().st_size > MOST_BYTES:
         sys.exit(f"{tuned} has {tuned.stat().st_size} bytes, expected at most {MOST_BYTES}; give it fewer weights")
-    if wins and wanted:
-        shutil.copyfile(tuned, PRETRAINED / "default.safetensors")
-        print(f"shipped; its card, {PRETRAINED / 'default.md'}, and the figures of BENCHMARKS.md are to follow")
+    if wins and name:
+        shutil.copyfile(tuned, PRETRAINED / f"{name}.safetensors")
+        print(f"shipped; its card, {PRETRAINED / name}.md, and the figures of BENCHMARKS.md are to follow")
 
 
 if __name__ == "__main__":
