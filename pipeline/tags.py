@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from pipeline.frames import ColorTags, FieldOrder, Matrix
 from pipeline.planes import PixelLayout
@@ -133,9 +134,13 @@ def left_out(frame: av.VideoFrame, stream: VideoStream) -> list[str]:
 
 
 def side_data(frame: av.VideoFrame, name: str) -> bytes | None:
-    """What a frame carries under a name of av.sidedata.sidedata.Type."""
+    """What a frame carries under a name of av.sidedata.sidedata.Type.
+
+    Not by `frame.side_data`, which makes the frame hold itself: its memory would be free again when the garbage
+    collector comes by, and decoders would find other remains in theirs.
+    """
     try:
-        return bytes(cast(Any, frame).side_data[name])
+        return bytes(cast(Any, SideDataContainer)(frame)[name])
     except (KeyError, ValueError):  # none, or PyAV does not know the name of some other side data
         return None
 
