@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Discard
 
@@ -128,7 +129,8 @@ class Copier:
         offsets: Callable[[], Sequence[Fraction]] = tuple,
         shift: Fraction = Fraction(0),
     ) -> None:
-        """`lenient`: the muxer takes packets of equal decoding time (Matroska). `sample`: read the beginning only.
+        """`lenient`: as Matroska's muxer does, take packets of equal decoding time, and make one of those that hold the
+        parts of one PGS subtitle, as Blu-ray stores them. `sample`: read the beginning only.
 
         `shift`: seconds by which everything becomes later.
 
@@ -143,6 +145,11 @@ class Copier:
         self.records = {
             s.index: StreamRecord(s.type, codec_name(s), cast(Fraction, targets[s.index].time_base))
             for s in self._streams
+        }
+        self._joining = {
+            s.index: BitStreamFilterContext("pgs_frame_merge", s)
+            for s in self._streams
+            if lenient and codec_name(s) == "hdmv_pgs_subtitle"
         }
         self.damaged = 0
 
@@ -167,12 +174,19 @@ class Copier:
                 stream.discard = Discard.all
         for packet in self._beginning() if self._sample else self._read(self._streams):
             index = packet.stream.index
-            target, record = self._targets[index], self.records[index]
-            if is_pause(packet, record.codec):
-                continue
+            joining = self._joining.get(index)
+            for whole in joining.filter(packet) if joining else [packet]:
+                yield from self._timed(index, whole)
+        for index, joining in self._joining.items():
+            for rest in joining.filter(None):
+                yield from self._timed(index, rest)
+
+    def _timed(self, index: int, packet: Any) -> Iterator[tuple[float, Any, Any]]:
+        record = self.records[index]
+        if not is_pause(packet, record.codec):
             self._clocks[index].set(packet, record.time_base)
             record.add(packet)
-            yield float(packet.dts * record.time_base), packet, target
+            yield float(packet.dts * record.time_base), packet, self._targets[index]
 
     def _beginning(self) -> Iterator[Any]:
         """The streams' packets among the first of the file; a sparse stream is not looked for to its end."""

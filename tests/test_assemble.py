@@ -446,3 +446,37 @@ def test_tags_of_any_name_are_kept_where_mp4_can(tmp_path: Path) -> None:
     reel.assemble()
     with av.open(str(reel.output)) as file:
         assert PROVENANCE.items() | {("title", "A reel"), ("com.maker.camera", "No. 5")} <= file.metadata.items()
+
+
+def test_subtitles_of_a_blu_ray_come_in_one_piece_each(tmp_path: Path) -> None:
+    """A PGS subtitle is several packets in MPEG-TS, and one in Matroska."""
+    parts = [bytes([kind]) + len(data).to_bytes(2, "big") + data for kind, data in (
+        (0x16, bytes.fromhex("0060004010 0001 80 00 00 01 0000 00 00 000a 000a")),
+        (0x17, bytes.fromhex("01 00 000a000a 00080004")), (0x14, bytes.fromhex("0000 01eb8080ff")),
+        (0x15, bytes.fromhex("0000 00 c0 000008 0008 0004 01 00000000")[:15]), (0x80, b""),
+    )]  # fmt: skip
+    path = tmp_path / "a.m2ts"
+    with av.open(str(path), "w", format="mpegts", container_options={"mpegts_m2ts_mode": "1"}) as out:
+        video: Any = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        words = out.add_mux_stream("hdmv_pgs_subtitle")
+        for n in range(12):
+            picture = av.VideoFrame(64, 48, "yuv420p")
+            picture.pts = n
+            out.mux(video.encode(picture))
+            for i, payload in enumerate(parts if n % 4 == 2 else ()):
+                packet = av.Packet(payload)
+                packet.stream, packet.time_base, packet.pts, packet.dts = words, UNIT, n * 3600 + i, n * 3600 + i
+                out.mux(packet)
+        out.mux(video.encode(None))
+    assert len(next(v for k, v in contents(path).items() if "pgs" in k)) == 3 * len(parts)
+    for settings in (QUICK, FFV1):
+        reel = Reel(path, settings)
+        reel.assemble()
+        found = next(v for k, v in contents(reel.output).items() if "pgs" in k)
+        if settings is FFV1:
+            assert [digest for _, digest in found] == [hashlib.md5(b"".join(parts)).hexdigest()] * 3
+            assert [at for at, _ in found] == [at for at, _ in decoded(reel.output) if at in dict(found)]
+        else:
+            assert [digest for _, digest in found] == [hashlib.md5(part).hexdigest() for part in parts] * 3
+        assert not [p for p in verify_reel(reel.source, reel.output).problems if "dB" not in p and "luma" not in p]
