@@ -143,7 +143,9 @@ def frame_rate(pts: NDArray[np.int64], time_base: Fraction, declared: Fraction |
     for rate in near:
         if _deviation(pts, float(1 / (rate * time_base))) <= slack:
             return rate, False
-    return measured.limit_denominator(100_000), _deviation(pts, step) > slack
+    # One wild timestamp can put years between the pictures; what the headers claim is then nearer the truth.
+    average = measured.limit_denominator(100_000) or declared or DEFAULT_FPS
+    return average, _deviation(pts, step) > slack
 
 
 def _deviation(pts: NDArray[np.int64], step: float) -> float:

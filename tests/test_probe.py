@@ -109,6 +109,7 @@ def test_frame_rate_of_timestamps() -> None:
     one_lost = np.delete(frames[:300], 100)
     assert frame_rate(one_lost, Fraction(1, 25), Fraction(25))[1]
     assert frame_rate(np.array([5]), ms, Fraction(18)) == (Fraction(18), False)
+    assert frame_rate(np.array([0, 40, 1 << 40]), ms, Fraction(25)) == (Fraction(25), True)
 
 
 def test_timelines_that_start_over_are_continued() -> None:
