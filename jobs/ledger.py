@@ -5,6 +5,7 @@ OUTDIR/.reelcolor/<job>/            OUTDIR is a local folder or one on a store
     run.json                        how the run stands (journal.py)
     request.json                    what was asked for, of a job that was submitted to a cluster
     lock                            held by the run that works on it (lease.py)
+    ../claims                       locked in parts by the runs that make an output (claims.py)
     reels/<reel>/segments/<n>.json  one record a finished segment, written after its media file
     reels/<reel>/segments/<n>*.seg  that media file; removed once the reel is done
     reels/<reel>/begun.json         what this machine chose where the recipe leaves it open: the encoder
@@ -18,10 +19,12 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from jobs.claims import Claim, claiming
 from jobs.lease import Hold, holding
 from jobs.records import Done, Record, write_json
 from pipeline.errors import InputError, StorageError
@@ -96,10 +99,14 @@ class ReelLedger:
         except (OSError, ValueError):
             return None
 
+    def retract(self) -> None:
+        """Take back that an output is about to appear."""
+        self._announced.unlink(missing_ok=True)
+
     def write_done(self, done: Done) -> None:
         """Make the finished reel count, then remove its segments' media; raises StorageError."""
         write_json(self.folder / "done.json", done)
-        self._announced.unlink(missing_ok=True)
+        self.retract()
         self.remove_media()
 
     def read_done(self) -> Done | None:
@@ -192,6 +199,7 @@ class Job:
         self.folder: Place = outdir / FOLDER / job_id
         self.interrupted = False  # whether the run before this one was killed
         self._hold = Hold(interrupted=False)
+        self.claim: Claim = lambda _output: False  # whether this run alone makes an output; while it holds the job
 
     def reel(self, reel_id: str) -> ReelLedger:
         """The ledger of one reel, as it was listed."""
@@ -206,6 +214,27 @@ class Job:
             if done is not None:
                 return ledger, done
         return None
+
+    def sweep(self, reel: ReelLedger, output: str, targets: Collection[Place]) -> None:
+        """Remove what killed runs left half-written of an output, which this run has claimed.
+
+        Other jobs that had announced it do not make it any more: what will be there is not theirs.
+        """
+        reel.sweep(targets)
+        for other in self._announcers.get(output, ()) if isinstance(self.outdir, Path) else ():
+            if other.folder != reel.folder:
+                other.sweep(targets)
+                other.retract()
+
+    @cached_property
+    def _announcers(self) -> dict[str, list[ReelLedger]]:
+        """The reels of all jobs that were about to have an output, by its name."""
+        found: dict[str, list[ReelLedger]] = {}
+        for job, reels in self._listing.items():
+            for reel in (reel for reel, names in reels.items() if "announced.json" in names):
+                ledger = self._ledger(job, reel)
+                found.setdefault(ledger.announced() or "", []).append(ledger)
+        return found
 
     def _ledger(self, job: str, reel_id: str) -> ReelLedger:
         listed = self._listing.get(job, {}).get(reel_id, ())
@@ -232,7 +261,8 @@ class Job:
 
         Raises StorageError while another run holds it.
         """
-        with holding(self.folder / "lock", str(self.outdir)) as self._hold:
+        claims = claiming(self.outdir / FOLDER / "claims")
+        with holding(self.folder / "lock", str(self.outdir)) as self._hold, claims as self.claim:
             self.interrupted = self._hold.interrupted
             yield
 

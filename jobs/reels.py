@@ -84,8 +84,11 @@ class Reel(ABC):
         """Colour one segment into `out`."""
 
     @abstractmethod
-    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str]) -> Assembled:
-        """Put the finished segments together; the output appears whole or not at all."""
+    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str], replace: bool) -> Assembled:
+        """Put the finished segments together; the output appears whole or not at all.
+
+        Raises FileExistsError where there is one by then that is not to be replaced.
+        """
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -150,10 +153,12 @@ class VideoReel(Reel):
             gpu_decoding=self.gpu_decoding,
         )  # fmt: skip
 
-    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
+    def assemble(self, files: Sequence[SegmentFile], provenance: Mapping[str, str], replace: bool) -> Assembled:  # noqa: D102
         from pipeline.assemble import assemble
 
-        made = assemble(self.info.source, self.info, self.spec, self.container, files, self.output, provenance)
+        made = assemble(
+            self.info.source, self.info, self.spec, self.container, files, self.output, provenance, replace=replace
+        )
         return Assembled(made.frames, warnings=made.warnings, digest=(made.sha256, made.bytes))
 
     def span(self, segment: Segment) -> str:  # noqa: D102
@@ -235,10 +240,10 @@ class AlbumReel(Reel):
 
         return colorize_images(self.listed(), segment, colorizer, self.look, self.limits, out, progress)
 
-    def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str]) -> Assembled:  # noqa: D102
+    def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str], replace: bool) -> Assembled:  # noqa: D102
         from pipeline.album_bind import assemble_album
 
-        made = assemble_album(self.listed(), files, self.output, self.limits)
+        made = assemble_album(self.listed(), files, self.output, self.limits, replace=replace)
         errors = tuple(map(str, made.errors))
         return Assembled(made.coloured + made.kept, self._files(), made.warnings, errors)
 

@@ -127,8 +127,12 @@ class Run:
         return {"version": version("reelcolor"), "recipe": recipe, "weights": self._colouring.weights, "reels": entries}
 
     def _admit(self, reel: Reel, before: Before) -> None:
-        """Take the reel in, unless something is in its output's place that is not this job's own."""
+        """Take the reel in, unless another run makes its output, or something else is in that place."""
         ledger = self._job.reel(reel.id)
+        if not self._job.claim(reel.name):
+            error = f"{reel.input}: another run is making {reel.output}; wait for it, then run the same command again"
+            self.books.finish(reel.id, Result(reel.input, str(reel.output), "failed", error=error))
+            return
         replace = self._request.overwrite or before.replaceable or ledger.announced() == reel.name
         there = reel.existing()
         if there is not None and not replace:
@@ -136,7 +140,7 @@ class Run:
             self.books.finish(reel.id, Result(reel.input, str(reel.output), "failed", error=error))
             return
         state = State(reel, ledger, replace)
-        ledger.sweep(reel.targets())
+        self._job.sweep(ledger, reel.name, reel.targets())
         if self._request.recipe.hwaccel == "auto" and reel.settled:
             ledger.begin(reel.settled)
         state.take_stock(self.note)

@@ -43,6 +43,8 @@ def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
     if same and intact:
         ledger.remove_left_media()
         return Before(done=done)
+    if not job.claim(done.output):
+        return Before()  # another run is making it anew; admitting it will say so
     note(f"{item.path}: {'its output is gone or changed' if same else 'changed since it was coloured'}; done again")
     ledger.forget()
     return Before(replaceable=intact)

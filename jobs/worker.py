@@ -162,13 +162,18 @@ class AssembleTask:
 
     def run(self, _colorizer: Colorizer | None, _progress: Callable[[int], None]) -> Done:  # noqa: D102
         ledger = ReelLedger(self.folder)
-        if not self.replace and (there := self.reel.existing()):
-            raise StorageError(f"{there}: appeared while {self.reel.input} was coloured; move it, or pass --overwrite")
+        replace = self.replace or ledger.announced() == self.reel.name  # by an attempt that was ended after it
+        if not replace and (there := self.reel.existing()):
+            raise self._occupied(str(there))
         if fingerprint_of(self.reel.item) != self.reel.fingerprint:
             raise InputError(f"{self.reel.input}: changed while it was coloured; run the same command again")
         ledger.announce(self.reel.name)
         files = [dataclasses.replace(r.file, path=str(ledger.media(r.file.path))) for r in self.records]
-        made = self.reel.assemble(files, self.provenance)
+        try:
+            made = self.reel.assemble(files, self.provenance, replace)
+        except FileExistsError as e:
+            ledger.retract()
+            raise self._occupied(e.filename) from e
         sha256, size = made.digest or output_digest(self.reel.output, made.files)
         done = Done(
             input=self.reel.input,
@@ -188,6 +193,10 @@ class AssembleTask:
         )
         ledger.write_done(done)
         return done
+
+    def _occupied(self, there: str) -> StorageError:
+        """Something has come to be in the output's place."""
+        return StorageError(f"{there}: appeared while {self.reel.input} was coloured; move it, or pass --overwrite")
 
 
 def summary(file: SegmentFile, segment: Segment) -> dict[str, Any]:

@@ -55,12 +55,18 @@ class AssembledAlbum:
 
 
 def assemble_album(
-    album: Album, segments: Sequence[SegmentFile], destination: Place, limits: Limits = DEFAULT_LIMITS
+    album: Album,
+    segments: Sequence[SegmentFile],
+    destination: Place,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    replace: bool = True,
 ) -> AssembledAlbum:
     """Write the album with its coloured members to `destination`: a file, or a folder for a folder.
 
     A file appears under its name only when it is whole and its members were counted and measured again. Raises
-    VerificationError where a segment is missing or damaged, or what was written is not what was meant.
+    FileExistsError where there is one by then that is not to be replaced, VerificationError where a segment is missing
+    or damaged, or what was written is not what was meant.
     """
     finished = _Finished([StoreReader(segment.path) for segment in segments])
     if missing := [member for member in album.members if member.colourable and member.ordinal not in finished.results]:
@@ -70,9 +76,9 @@ def assemble_album(
         raise InputError(f"{album.url}: holds no member that can be passed on: {reason}")
     unreadable: list[MemberError] = []
     if album.kind == "folder":
-        size = _write_folder(album, finished, destination, limits)
+        size = _write_folder(album, finished, destination, limits, replace)
     else:
-        with replacing(destination) as temporary:
+        with replacing(destination, replace=replace) as temporary:
             if album.kind == "image":
                 _write_image(album, finished, temporary)
             elif album.kind == "zip":
@@ -167,13 +173,13 @@ def _compressing(album: Album, path: Path) -> Iterator[IO[bytes]]:
             yield f
 
 
-def _write_folder(album: Album, finished: _Finished, destination: Place, limits: Limits) -> int:
+def _write_folder(album: Album, finished: _Finished, destination: Place, limits: Limits, replace: bool) -> int:
     size = 0
     for member in album.members:
         if member.left_out:
             continue
         data = finished.get(member.ordinal)
-        with replacing(destination / member.name) as temporary:
+        with replacing(destination / member.name, replace=replace) as temporary:
             if data is not None:
                 _check_image(member, finished.results[member.ordinal], data, limits)
                 temporary.write_bytes(data)

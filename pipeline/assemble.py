@@ -43,19 +43,22 @@ def assemble(
     segments: Sequence[SegmentFile],
     destination: Place,
     provenance: Mapping[str, str],
+    *,
+    replace: bool = True,
 ) -> AssembledReel:
     """Write `destination` from the segments in order; nothing is decoded, and memory does not grow with the reel.
 
-    The file appears under its name only after it was read back and found whole. Raises VerificationError where a
-    segment is damaged or the file is not what was to be written, UnsupportedError where the container does not take a
-    stream, EngineError where this machine lacks the encoder, StorageError where reading or writing fails.
+    The file appears under its name only after it was read back and found whole. Raises FileExistsError where there is
+    one by then that is not to be replaced, VerificationError where a segment is damaged or the file is not what was to
+    be written, UnsupportedError where the container does not take a stream, EngineError where this machine lacks the
+    encoder, StorageError where reading or writing fails.
     """
     files = [open_packets(segment.path) for segment in segments]
     _check_segments(files, segments, spec)
     if spec.encoder in NVENC.values():
         encoder_for(spec, destination)  # the muxer takes its headers from it, and could not say what is missing
     pts = [p for segment in segments for p in segment.pts]
-    with replacing(destination, suffix=f".part{container.extension}") as temporary:
+    with replacing(destination, f".part{container.extension}", replace=replace) as temporary:
         try:
             with open_media(source) as opened:
                 written = write_reel(

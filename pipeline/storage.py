@@ -62,22 +62,30 @@ def readable(url: str | Place) -> Path | StoredObject:
 
 def storage_error(url: str | Place, e: OSError) -> StorageError:
     """An OSError while writing, as one line that says what to do."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(e.errno):
         return StorageError(f"{url}: no space left; free some and run the same command again to resume")
     return StorageError(f"{url}: cannot be written: {e.strerror or e}")
 
 
+def is_full(code: int | None) -> bool:
+    """Whether an error's code says that there is no room left."""
+    return code in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
-def replacing(path: str | Place, suffix: str = ".part") -> Iterator[Path]:
+def replacing(path: str | Place, suffix: str = ".part", *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary local file; on success it becomes `path`, on failure it is removed.
 
     A reader of `path` sees the old content or the whole new content, also across a crash: the file lies beside a local
-    path, is flushed and renamed (POSIX rename(2)); for a store it lies in scratch and is uploaded.
+    path, is flushed and renamed (POSIX rename(2)); for a store it lies in scratch and is uploaded. Raises
+    FileExistsError where there is a `path` by then that is not to be replaced, StorageError for what else goes wrong.
     """
     target = place(path)
     if isinstance(target, StorePath):
         with scratch_file(suffix) as temporary:
             yield temporary
+            if not replace and target.exists():
+                raise FileExistsError(errno.EEXIST, "exists", str(target))
             target.upload(temporary)
         return
     try:
@@ -89,7 +97,9 @@ def replacing(path: str | Place, suffix: str = ".part") -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        publish(temporary, target)
+        publish(temporary, target, replace)
+    except FileExistsError:
+        raise
     except OSError as e:
         raise storage_error(target, e) from e
     finally:
@@ -107,19 +117,37 @@ def local_file(path: Place) -> Iterator[Path]:
     yield path
 
 
-def publish(temporary: Path, target: Path) -> None:
-    """Flush `temporary` to disk and rename it to `target`, with the permissions a plain open() would have given."""
+def publish(temporary: Path, target: Path, replace: bool = True) -> None:
+    """Flush `temporary` to disk and rename it to `target`, with the permissions a plain open() would have given.
+
+    Raises FileExistsError where there is a target that is not to be replaced.
+    """
     with temporary.open("rb+") as f:
         os.fsync(f.fileno())
     mask = os.umask(0)
     os.umask(mask)
     temporary.chmod(0o666 & ~mask)
-    temporary.replace(target)
+    if replace:
+        temporary.replace(target)
+    else:
+        _rename_to_new(temporary, target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """Rename, and raise FileExistsError rather than replace; at one stroke where the file system has hard links."""
+    try:
+        target.hardlink_to(temporary)
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
+        temporary.replace(target)
+    else:
+        temporary.unlink()
 
 
 def write_bytes(path: str | Place, data: bytes) -> None:

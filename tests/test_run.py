@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from media import write
 from jobs import pool
 from jobs.ledger import FOLDER, ReelLedger
 from jobs.run import Run
+from pipeline import storage
 from pipeline.errors import StorageError
 
 # --- without faults
@@ -294,3 +297,76 @@ def test_a_full_disk_is_one_line_and_resumes(small_disk: Path, film: Path, refer
     ballast.unlink()
     assert statuses(run(film, out=small_disk / "out")) == ["done"]
     assert content(small_disk / "out/film.mkv") == reference
+
+
+# --- two runs into one folder
+
+
+RIVAL = """
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from jobs.claims import claiming
+
+with claiming(Path(sys.argv[1])) as claim:
+    print(claim(sys.argv[2]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def rival(out: Path, output: str) -> Iterator[None]:
+    """Another process that makes an output meanwhile."""
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", RIVAL, str(out / FOLDER / "claims"), output]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield
+        process.communicate()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_what_another_run_makes_is_left_to_it(film: Path, reference: Any, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.mkv", frames=5, **SIZE)
+    with rival(tmp_path / "out", "film.mkv"):
+        report = run(film, other, out=tmp_path / "out", saturation=0.5)
+        assert statuses(report) == ["failed", "done"]
+        assert "another run is making" in str(report.results[0].error)
+        assert len(records(tmp_path / "out")) == 1, "of the other alone"
+    assert statuses(run(film, out=tmp_path / "out")) == ["done"]
+    assert content(tmp_path / "out/film.mkv") == reference
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_output_that_appears_meanwhile_is_kept(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right before ours gets its name, and again in the next run."""
+    real = storage.publish
+
+    def late(temporary: Path, target: Path, replace: bool = True) -> None:
+        if target.name == "film.mkv":
+            target.write_text("precious")
+        real(temporary, target, replace)
+
+    monkeypatch.setattr(storage, "publish", late)
+    report = run(film, out=tmp_path)
+    assert "film.mkv: appeared while" in str(report.results[0].error)
+    monkeypatch.setattr(storage, "publish", real)
+    assert "exists; --overwrite" in str(run(film, out=tmp_path).results[0].error)
+    assert (tmp_path / "film.mkv").read_text() == "precious"
+    assert statuses(run(film, out=tmp_path, overwrite=True)) == ["done"]
+    assert no_leftovers(tmp_path)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_killed_run_leaves_nothing_in_the_way_of_one_with_other_options(film: Path, tmp_path: Path) -> None:
+    """Killed as it put the output together; what the other makes is not taken for its own afterwards."""
+    interrupted(film, tmp_path)
+    (ledger,) = tmp_path.glob(f"{FOLDER}/*/reels/*")
+    (ledger / "announced.json").write_text('"film.mkv"')
+    (tmp_path / ".film.mkv.a1b2c3.part.mkv").write_bytes(b"half")
+    assert statuses(run(film, out=tmp_path, saturation=0.5)) == ["done"]
+    assert not list(tmp_path.glob(".*.part*"))
+    before = content(tmp_path / "film.mkv")
+    assert "exists; --overwrite" in str(run(film, out=tmp_path).results[0].error)
+    assert content(tmp_path / "film.mkv") == before

@@ -62,3 +62,19 @@ def test_missing_file_and_folder_are_input_errors(tmp_path: Path) -> None:
 def test_a_store_that_is_not_known_is_named() -> None:
     with pytest.raises(StorageError, match=r"nostore://bucket/a\.mp4: cannot be read"):
         storage.open_input("nostore://bucket/a.mp4")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_is_not_to_be_replaced_is_kept(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:  # as on FAT
+        monkeypatch.setattr(os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no")))
+    target = tmp_path / "film.mkv"
+    with storage.replacing(target, replace=False) as temporary:
+        temporary.write_bytes(b"new")
+    assert target.read_bytes() == b"new"
+    with pytest.raises(FileExistsError), storage.replacing(target, replace=False) as temporary:
+        temporary.write_bytes(b"newer")
+    assert target.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mkv"]
