@@ -20,6 +20,7 @@ from pipeline.frames import Source, StreamInfo
 from pipeline.join import CodedPicture, write_reel
 from pipeline.mux import Reel
 from pipeline.probe import OtherStream, probe
+from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, is_timecode, lost_tags, rescale
 from pipeline.timing import continued, frame_ticks, jump_ticks
 from pipeline.written import find_problems
@@ -98,7 +99,7 @@ def _notes(
     if refusals:
         yield f"written as {container.extension}: {'; '.join(why for _, why in refusals)}"
     elif container.extension != suffix:
-        yield f"written as {container.extension}, not {suffix or info.container}: {_home(spec)}"
+        yield f"written as {container.extension}, not {suffix or info.container}: {_home(spec, container)}"
     if container.shift:
         yield f"every time is {float(container.shift):g} s later: {container.name} has no times before zero"
     if container.milliseconds and "matroska" not in info.container and _needs_rounding(info):
@@ -123,10 +124,10 @@ def _tag_notes(info: StreamInfo, container: Container) -> Iterator[str]:
                 yield f"timecode track {stream.index} kept as the TIMECODE tag: Matroska has no timecode tracks"
 
 
-def _home(spec: EncoderSpec) -> str:
+def _home(spec: EncoderSpec, container: Container) -> str:
     if spec.codec in ("prores", "ffv1"):
         return f"the usual container of {spec.codec}"
-    return f"Matroska holds {spec.codec} with every timestamp"
+    return f"{container.name} holds {spec.codec} with every timestamp"
 
 
 def _refusal(source: Source, info: StreamInfo, spec: EncoderSpec, container: Container) -> str | None:
@@ -182,10 +183,16 @@ def _trial(source: Source, info: StreamInfo, spec: EncoderSpec, container: Conta
     except UnsupportedError as e:
         return str(e).removeprefix(f"{info.source.url}: ")
     except av.FFmpegError as e:
+        if is_full(e.errno):
+            raise _untried(OSError(e.errno, e.strerror)) from e
         return f"{container.name} fails ({e.strerror or e})"
     except OSError as e:
-        raise StorageError(f"{tempfile.gettempdir()}: a trial file cannot be written: {e.strerror or e}") from e
+        raise _untried(e) from e
     return f"{container.name} does not give back what is written: {problems[0]}" if problems else None
+
+
+def _untried(e: OSError) -> StorageError:
+    return StorageError(f"{tempfile.gettempdir()}: a trial file cannot be written: {e.strerror or e}; set TMPDIR")
 
 
 def _lost_properties(trial: Source, info: StreamInfo, spec: EncoderSpec) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.encoders import EncoderSpec, configure
 from pipeline.errors import UnsupportedError
 from pipeline.frames import StreamInfo
 from pipeline.matroska import ROOM, display_size, set_display_size
+from pipeline.storage import is_full
 from pipeline.streams import (
     Container,
     codec_name,
@@ -76,6 +77,8 @@ class ReelMuxer:
             self._output.start_encoding()
             self._write_covers()
         except av.FFmpegError as e:
+            if is_full(e.errno):
+                raise
             refused = self._refused(source) or f"these streams together ({e.strerror or e})"
             raise UnsupportedError(f"{self._info.source.url}: {self._container.name} cannot hold {refused}") from e
 
