@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 import av
 import numpy as np
 
+from pipeline.chroma import chroma_size
 from pipeline.demux import NO_PTS, open_media, packet_index
-from pipeline.encode import FieldMarker
+from pipeline.encode import FieldMarker, make_frame
 from pipeline.encoders import EncoderSpec, open_encoder
 from pipeline.errors import StorageError, UnsupportedError
 from pipeline.frames import Source, StreamInfo
@@ -213,12 +214,13 @@ def _lost_properties(trial: Source, info: StreamInfo, spec: EncoderSpec) -> list
 @lru_cache(maxsize=4)
 def _sample(spec: EncoderSpec) -> tuple[bytes, bytes]:
     """Two coded key pictures."""
+    dtype = np.uint8 if spec.bit_depth <= 8 else np.uint16
+    luma = np.zeros((spec.height, spec.width), dtype)
+    chroma = np.zeros(chroma_size(spec.height, spec.width, spec.subsampling), dtype)
     coded = []
     for _ in range(2):
         context = open_encoder(spec)
-        frame = av.VideoFrame(spec.width, spec.height, spec.pix_fmt)
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
+        frame = make_frame(spec, (luma, chroma, chroma))
         frame.pts, frame.time_base = 0, spec.time_base
         if spec.codes_fields:
             frame = FieldMarker(spec).mark(frame)

@@ -45,6 +45,7 @@ def chosen(path: Path, settings: EncoderSettings, fps: Fraction | None = None) -
         ("a.webm", {"codec": "libvpx-vp9", "height": 64}, AV1, ".webm", "webm"),
         ("a.webm", {"codec": "libvpx-vp9"}, QUICK, ".mkv", "matroska"),
         ("a.mp4", {}, PRORES, ".mov", "mov"),
+        ("a.mkv", {"codec": "ffv1", "tags": {"colorspace": 1}}, PRORES, ".mov", "mov"),  # as DNxHD has it: no more tags
         ("a.mov", {}, FFV1, ".mkv", "matroska"),
         ("a.ts", {"height": 64}, AV1, ".mkv", "matroska"),
     ],
