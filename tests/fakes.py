@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -30,6 +31,9 @@ from jobs.request import Colouring, Request
 from jobs.results import Report
 from jobs.run import colorize
 from jobs.shares import Shares
+from model.bins import no_bins
+from model.engines.base import Engine, engine_error
+from model.weights import Model
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import Place, place
 
@@ -83,7 +87,26 @@ class Fallback(Fake):
         logging.getLogger("model.engines.fake").warning(self.notes[0])
 
 
-KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing, "fallback": Fallback}
+class Cramped(Engine):
+    """The colours of Fake by way of a real Engine, with memory for `fits` pictures at a time, and for no bright one."""
+
+    key = "fake"
+    runtime = "fake"
+    sizes: ClassVar[list[int]] = []  # of all batches that were tried
+
+    def __init__(self, fits: int) -> None:
+        network: Any = SimpleNamespace(scale=4)
+        super().__init__(Model("fake", WEIGHTS, network, no_bins("lab"), np.empty(0), 0.38, {}), 0.38)
+        self.fits = fits
+
+    def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.sizes.append(len(lightness))
+        if len(lightness) > self.fits or lightness.mean() > BRIGHT:
+            raise engine_error(self.key, RuntimeError("Failed to allocate 164102144 bytes of memory"))
+        return Fake()(lightness)
+
+
+KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing, "fallback": Fallback, "cramped": Cramped}
 
 
 @contextmanager
@@ -99,7 +122,7 @@ def colouring(kind: str = "fake", **settings: Any) -> Colouring:
 
 def run(*inputs: Path | str, out: Place, kind: str = "fake", workers: int | None = None, **settings: Any) -> Report:
     """`colorize` with a fake colorizer, in segments of a second."""
-    engine = {name: settings.pop(name) for name in ("delay", "key") if name in settings}
+    engine = {name: settings.pop(name) for name in ("delay", "key", "fits") if name in settings}
     overwrite = settings.pop("overwrite", False)
     address = settings.pop("address", None)
     recipe = Recipe(**{"segment_seconds": 1.0, "preset": "ultrafast"} | settings)

@@ -260,6 +260,7 @@ def test_a_shape_that_was_not_asked_for_is_an_error(model: Model) -> None:
             "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 9 bytes of memory"
         ),
         RuntimeError("Could not allocate memory"),
+        RuntimeError("Exception from src/inference/dev.cpp:54:\nResource temporarily unavailable"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16777216 bytes."),
         RuntimeError("CUDA out of memory."),
     ],

@@ -17,9 +17,10 @@ from pipeline.errors import EngineError, OutOfMemoryError
 from pipeline.infer import NETWORK_MULTIPLE
 
 AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
-_ADVICE = "try the precision fp32, or another machine"
-_NO_MEMORY = re.compile(
-    r"out of memory|bad[ _]alloc|(can't|cannot|could not|failed to) (allocate|reserve|commit)\b.*\b(memory|bytes)\b"
+ADVICE = "try the precision fp32, or another machine"
+_NO_MEMORY = re.compile(  # "temporarily unavailable" is a thread that cannot be had
+    r"out of memory|bad[ _]alloc|resource temporarily unavailable|"
+    r"(can't|cannot|could not|failed to) (allocate|reserve|commit)\b.*\b(memory|bytes)\b"
 )
 
 
@@ -97,12 +98,12 @@ class Engine(ABC):
         n, _, h, w = lightness.shape
         scale = self.model.network.scale
         if ab.shape != (n, 2, h // scale, w // scale):
-            raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; {_ADVICE}")
+            raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; {ADVICE}")
         if not np.isfinite(ab).all() or np.abs(ab).max() > AB_LIMIT:
-            raise EngineError(f"{self.key}: returned NaN or values that are no colour; {_ADVICE}")
+            raise EngineError(f"{self.key}: returned NaN or values that are no colour; {ADVICE}")
         same = np.ptp(ab.reshape(n, 2, -1), axis=-1).max(axis=-1) == 0
         if (same & (np.ptp(lightness.reshape(n, -1), axis=-1) > 1)).any():
-            raise EngineError(f"{self.key}: returned one flat colour for a picture that is not flat; {_ADVICE}")
+            raise EngineError(f"{self.key}: returned one flat colour for a picture that is not flat; {ADVICE}")
 
     def __enter__(self) -> Self:
         return self
@@ -123,4 +124,4 @@ def engine_error(key: str, e: Exception) -> EngineError:
     text = " ".join(str(e).split())
     if isinstance(e, MemoryError) or _NO_MEMORY.search(text.lower()):
         return OutOfMemoryError(f"{key}: not enough memory for one picture; close other programs or use fewer workers")
-    return EngineError(f"{key}: {text[:300] or type(e).__name__}; {_ADVICE}")
+    return EngineError(f"{key}: {text[:300] or type(e).__name__}; {ADVICE}")

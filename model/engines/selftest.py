@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.engines.base import Engine
+from model.engines.base import ADVICE, Engine
 from model.export import Graph
 from model.measures import delta_e_2000
 from model.precision import Precision
@@ -76,7 +76,9 @@ def check_on(engine: Engine, frames: NDArray[np.float32], pictures: str) -> Verd
     except OutOfMemoryError:
         raise
     except EngineError as e:
-        return Verdict(engine.key, engine.precision, h, w, None, None, None, str(e), pictures)
+        return Verdict(
+            engine.key, engine.precision, h, w, None, None, None, str(e).removesuffix(f"; {ADVICE}"), pictures
+        )
     expected = reference(engine.model, engine.temperature, frames)
     difference = differences(frames, expected, found)
     mean, p99, largest = float(difference.mean()), float(np.percentile(difference, 99)), float(difference.max())
@@ -84,8 +86,8 @@ def check_on(engine: Engine, frames: NDArray[np.float32], pictures: str) -> Verd
     problem = ""
     if not (mean <= limits.mean and p99 <= limits.p99):
         problem = (
-            f"{engine.key}: differs from the reference by ΔE2000 {mean:.2f} in the mean and {p99:.2f} at the 99th "
-            f"percentile, more than {limits.mean:g} and {limits.p99:g}"
+            f"{engine.key}: differs from the reference at {h}x{w} by ΔE2000 {mean:.2f} in the mean and {p99:.2f} at "
+            f"the 99th percentile, more than {limits.mean:g} and {limits.p99:g}"
         )
     return Verdict(engine.key, engine.precision, h, w, mean, p99, largest, problem, pictures)
 
@@ -137,7 +139,7 @@ class _Proof:
             try:
                 problem = check(self._engine, h, w).problem
                 if problem:
-                    raise EngineError(f"{problem}, at {w}x{h}; choose another precision")
+                    raise EngineError(f"{problem}; {ADVICE}")
             except BaseException:
                 self._proven.discard((h, w))
                 raise
