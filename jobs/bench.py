@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,35 +25,49 @@ if TYPE_CHECKING:
 Rounds = Sequence[dict[str, float]]
 THREADS = 2  # as a worker's engine has
 _ENCODED = 50  # frames at most, which are held in memory
-_ENGINES, _VIDEO = 1 / 3, 2 / 3  # of the time
+_START, _OVER = 5.0, 1.3  # what colorizing takes, about: seconds to start, and times the plain transcode
+_ENGINES = 1 / 3  # of the time, where the film is timed, too
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. model: a package or a network's name. seconds: of measuring, without what prepares it."""
+    """What is asked for. model: a package or a network's name. seconds: for all, or one round where that takes more."""
 
     output: Path
     model: str = "default"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     only: Literal["engines", "video"] | None = None
-    seconds: float = 90.0
+    seconds: float = 120.0
     size: int = 256
     film: Film = field(default_factory=lambda: Film(4.0))
 
 
-def bench(request: Request, done: Callable[[str], None] = lambda _name: None) -> dict[str, Any]:
+class Told:
+    """Who hears how far the bench is: nobody."""
+
+    def done(self, name: str) -> None:
+        """A case has had its turn."""
+
+    def say(self, line: str) -> None:
+        """What to know before it goes on."""
+
+
+def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
     """Measure, write bench.json and bench.png to the output folder, and return the document.
 
     Raises EngineError where the model or the device is not to be had, StorageError where the folder cannot be written.
     """
     from jobs.bench_report import draw
 
+    told, begin = told or Told(), time.perf_counter()
     document: dict[str, Any] = {"version": version("reelcolor"), "machine": machine(), "request": asdict(request)}
     document["request"]["output"] = str(request.output)
     if request.only != "video":
-        document |= _engines(request, request.seconds * (_ENGINES if request.only is None else 1), done)
+        share = _ENGINES if request.only is None else 1
+        document |= _engines(request, begin + request.seconds * share, told)
     if request.only != "engines":
-        document["video"] = _video(request, request.seconds * (_VIDEO if request.only is None else 1), done)
+        document["video"] = _video(request, begin + request.seconds, told)
+    document["seconds"] = time.perf_counter() - begin
     request.output.mkdir(parents=True, exist_ok=True)
     write_json(request.output / "bench.json", document)
     draw(document, request.output / "bench.png")
@@ -74,14 +89,24 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "processors": len(os.sched_getaffinity(0)), "gpu": gpu, "versions": versions}
 
 
-def _engines(request: Request, seconds: float, done: Callable[[str], None]) -> dict[str, Any]:
+def _measured(what: str, cases: Sequence[Case], until: float, told: Told) -> Rounds:
+    """The rounds that there is time for, at least one; says before it begins where that will be late."""
+    from model.rounds import in_rounds, one_round
+
+    left, least = max(0.0, until - time.perf_counter()), one_round(cases)
+    if least > left:
+        told.say(f"{what}: measured once, which takes about {least:.0f} s; {left:.0f} s are left")
+    return in_rounds(cases, left, done=told.done)
+
+
+def _engines(request: Request, until: float, told: Told) -> dict[str, Any]:
     import torch
 
     from model.bench import bench_model, cpu_bench
     from model.complexity import complexity
-    from model.rounds import in_rounds
 
     has_gpu = torch.cuda.is_available()
+    begin = time.perf_counter()
     if request.device == "cuda" and not has_gpu:
         raise EngineError("PyTorch finds no NVIDIA GPU; choose the device cpu")
     device = "cuda" if has_gpu and request.device != "cpu" else "cpu"
@@ -93,9 +118,10 @@ def _engines(request: Request, seconds: float, done: Callable[[str], None]) -> d
 
             found = cuda_bench(model, request.size, stack)
         else:
-            found = cpu_bench(model, request.size, THREADS, stack)
-        rounds = in_rounds(found.cases, seconds, done=done)
-    about = {"name": model.name, "sha256": model.sha256, "gflop": flops / 1e9, "size": request.size}
+            found = cpu_bench(model, request.size, THREADS, stack, told.done)
+        ready = time.perf_counter() - begin
+        rounds = _measured("engines", found.cases, until, told)
+    about = {"ready": ready, "name": model.name, "sha256": model.sha256, "gflop": flops / 1e9, "size": request.size}
     return {"device": device, "model": about} | engine_document(found, rounds, flops)
 
 
@@ -104,7 +130,7 @@ def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
     from model.rounds import median, ratio
 
     names = {case.name for case in bench.cases}
-    fastest = {run.precision: run.case for run in bench.runs}  # at the largest batch, which comes last
+    fp32 = {run.batch: run.case for run in bench.runs if run.precision == "fp32"}
     engines = []
     for run in bench.runs:
         limit = bench.ceilings[run.precision]
@@ -116,11 +142,11 @@ def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
             "bare_fps": median(rounds, run.bare),
             "of_bare": ratio(rounds, run.case, run.bare),
             "of_limit": ratio(rounds, run.case, limit) * flops,
-            "of_fp32": ratio(rounds, run.case, fastest["fp32"]) if "fp32" in fastest else None,
+            "of_fp32": ratio(rounds, run.case, fp32[run.batch]) if run.batch in fp32 else None,
         })  # fmt: skip
     opencv = None
     if "OpenCV DNN" in names:
-        engine = fastest["fp32"]
+        engine = fp32[max(fp32)]
         opencv = {"fps": median(rounds, "OpenCV DNN"), "engine_over_it": ratio(rounds, engine, "OpenCV DNN")}
     limits = {precision: median(rounds, case) / 1e9 for precision, case in bench.ceilings.items()}
     return {
@@ -132,13 +158,12 @@ def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
     }
 
 
-def _video(request: Request, seconds: float, done: Callable[[str], None]) -> dict[str, Any]:
+def _video(request: Request, until: float, told: Told) -> dict[str, Any]:
     from model.networks import NETWORKS
-    from model.rounds import in_rounds
 
     model = "default" if request.model in NETWORKS else request.model
     with tempfile.TemporaryDirectory() as folder:
-        rounds = in_rounds(_video_cases(request.film, model, Path(folder)), seconds, done=done)
+        rounds = _measured("video", _video_cases(request.film, model, Path(folder)), until, told)
     return video_document(request.film, rounds) | {"model": model}
 
 
@@ -148,12 +173,21 @@ def _video_cases(film: Film, model: str, folder: Path) -> list[Case]:
     source = folder / "film.mp4"
     make_film(source, film)
     frames = decode(source, keep=_ENCODED)
+    decoding = timed(partial(decode, source))
+    encoding = timed(partial(encode, frames, source, folder / "encoded.mp4"))
+    few = frames[: len(frames) // 4 + 1]
+    quick, slow = decoding(), timed(partial(encode, few, source, folder / "trial.mp4"))() / len(few)
+    both = quick + slow * film.frames
     return [
-        Case("decode", film.frames, timed(partial(decode, source))),
-        Case("encode", len(frames), timed(partial(encode, frames, source, folder / "encoded.mp4"))),
-        Case("transcode", film.frames, partial(transcode, source, folder / "plain.mp4")),
-        Case("colorize", film.frames, lambda: colorize(source, Path(tempfile.mkdtemp(dir=folder)), model)),
+        Case("decode", film.frames, decoding, quick),
+        Case("encode", len(frames), encoding, slow * len(frames)),
+        Case("transcode", film.frames, partial(transcode, source, folder / "plain.mp4"), both),
+        Case("colorize", film.frames, lambda: colorize(source, _folder(folder), model), _START + _OVER * both),
     ]
+
+
+def _folder(within: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=within))
 
 
 def video_document(film: Film, rounds: Rounds) -> dict[str, Any]:

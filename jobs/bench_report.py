@@ -7,11 +7,14 @@ from typing import Any
 
 from pipeline.storage import replacing
 
+_OURS, _OTHER = "tab:blue", "0.75"  # colours
+
 
 def in_words(document: dict[str, Any]) -> str:
     """For reading."""
     machine = document["machine"]
-    lines = [f"{machine['gpu'] or machine['cpu']}, {machine['processors']} processors"]
+    asked, took = document["request"]["seconds"], document["seconds"]
+    lines = [f"{machine['gpu'] or machine['cpu']}, {machine['processors']} processors; {took:.0f} s of {asked:.0f} s"]
     if "engines" in document:
         lines += ["", *_engine_lines(document)]
     if "video" in document:
@@ -30,6 +33,7 @@ def _engine_lines(document: dict[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{model['name']} at {model['size']}², {model['gflop']:.2f} GFLOP a frame, on the {document['device']}",
+        f"{_times(document['rounds'])}, after {model['ready']:.0f} s of making ready",
         f"limits: {rates} GFLOP/s of matrix product, {limits['copy_gb_per_s']:.1f} GB/s of copying",
         *("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
@@ -44,9 +48,14 @@ def _video_lines(video: dict[str, Any]) -> list[str]:
     film = video["film"]
     return [
         f"{film['frames']} frames of {film['width']}×{film['height']} H.264, model {video['model']}, frames/s",
+        f"{_times(video['rounds'])}",
         *(f"  {name.ljust(9)}  {video[f'{name}_fps']:.1f}" for name in ("decode", "encode", "transcode", "colorize")),
         f"  colorizing takes {video['ratio']:.2f} times the plain transcode",
     ]
+
+
+def _times(rounds: int) -> str:
+    return f"median of {rounds} rounds" if rounds > 1 else "one round"
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
@@ -54,35 +63,41 @@ def draw(document: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = [part for part in ("engines", "video") if part in document]
-    figure = Figure(figsize=(6 * len(parts), 4.5), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(parts), 4.5), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         (_draw_engines if part == "engines" else _draw_video)(axes, document)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+        axes.margins(y=0.15)
+        axes.set_ylabel("frames a second")
     machine = document["machine"]
-    figure.suptitle(machine["gpu"] or f"{machine['cpu']}, {machine['processors']} processors", fontsize=10)
+    figure.suptitle(machine["gpu"] or f"{machine['cpu']}, {machine['processors']} processors", fontsize=11)
     with replacing(path, ".png") as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=150)
 
 
 def _draw_engines(axes: Any, document: dict[str, Any]) -> None:
-    """Frames a second of engine and bare loop, with the engine's share of the limit."""
+    """Frames a second of engine, bare loop and OpenCV, with the engine's share of the limit."""
     engines, model = document["engines"], document["model"]
-    places = range(len(engines))
-    bars = axes.bar([x - 0.2 for x in places], [e["fps"] for e in engines], 0.4, label="engine")
-    axes.bar([x + 0.2 for x in places], [e["bare_fps"] for e in engines], 0.4, label="bare loop", color="0.75")
-    axes.bar_label(bars, [f"{e['of_limit']:.0%}" for e in engines], fontsize=8)
-    axes.set_xticks(places, [f"{e['precision']}\nbatch {e['batch']}" for e in engines], fontsize=8)
-    axes.set(title=f"{model['name']}, {model['size']}²; percent: of the matrix product's rate", ylabel="frames/s")
-    axes.title.set_fontsize(9)
-    axes.legend(fontsize=8)
+    places, names = list(range(len(engines))), [f"{e['precision']}\nbatch {e['batch']}" for e in engines]
+    ours = axes.bar([x - 0.2 for x in places], [e["fps"] for e in engines], 0.4, label="engine", color=_OURS)
+    bare = axes.bar([x + 0.2 for x in places], [e["bare_fps"] for e in engines], 0.4, label="bare loop", color=_OTHER)
+    axes.bar_label(ours, [f"{e['fps']:.3g}\n({e['of_limit']:.0%})" for e in engines], fontsize=8, padding=2)
+    axes.bar_label(bare, [f"{e['bare_fps']:.3g}" for e in engines], fontsize=8, padding=2, color="0.4")
+    if opencv := document["opencv_dnn"]:
+        places, names = [*places, len(engines)], [*names, "OpenCV DNN\nbatch 1"]
+        theirs = axes.bar(places[-1], opencv["fps"], 0.4, color=_OTHER)
+        axes.bar_label(theirs, fmt="%.3g", fontsize=8, padding=2, color="0.4")
+    axes.set_xticks(places, names, fontsize=9)
+    axes.set_title(f"{model['name']} at {model['size']}² (percent: of a matrix product's rate)", fontsize=10)
+    axes.legend(fontsize=9, frameon=False, loc="upper left")
 
 
 def _draw_video(axes: Any, document: dict[str, Any]) -> None:
     video = document["video"]
     names = ["decode", "encode", "transcode", "colorize"]
-    bars = axes.bar(names, [video[f"{name}_fps"] for name in names])
-    axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    film = video["film"]
-    axes.set(
-        title=f"{film['width']}×{film['height']}; colorizing is {video['ratio']:.2f} × transcode", ylabel="frames/s"
-    )
-    axes.title.set_fontsize(9)
+    colours = [_OTHER, _OTHER, _OTHER, _OURS]
+    bars = axes.bar(names, [video[f"{name}_fps"] for name in names], 0.6, color=colours)
+    axes.bar_label(bars, fmt="%.3g", fontsize=9, padding=2)
+    size = f"{video['film']['width']}×{video['film']['height']}"
+    axes.set_title(f"{size} H.264: colorizing takes {video['ratio']:.2f} × a plain transcode", fontsize=10)

@@ -6,12 +6,12 @@ On the CPU the limit is what OpenVINO reaches on one large matrix product, for i
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from model.rounds import Case, timed
 from model.weights import Model, load_model
 from pipeline.errors import EngineError
 
-BATCHES = (1, 16)  # pictures handed to the engine at a time, on the CPU
+BATCHES = (1, 8)  # pictures handed to the engine at a time, on the CPU
 _SIDE = 1536  # of the matrices
 _COPIED = 128 << 20  # bytes, beyond any cache
 
@@ -50,9 +50,9 @@ class Bench:
     ceilings: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, name: str, amount: float, run: Callable[[], float]) -> str:
+    def add(self, name: str, amount: float, run: Callable[[], float], expected: float = 0.0) -> str:
         """Add a case; its name."""
-        self.cases.append(Case(name, amount, run))
+        self.cases.append(Case(name, amount, run, expected))
         return name
 
 
@@ -73,30 +73,40 @@ def bench_model(name: str) -> Model:
     return Model(f"{name} (random weights)", digest, network, bins, prior, 0.38, {"network": name})
 
 
-def cpu_bench(model: Model, size: int, threads: int, stack: ExitStack) -> Bench:
-    """Everything on the CPU with `threads` threads; the engines are closed with `stack`."""
+def cpu_bench(
+    model: Model, size: int, threads: int, stack: ExitStack, done: Callable[[str], None] = lambda _name: None
+) -> Bench:
+    """Everything on the CPU with `threads` threads; the engines are closed with `stack`. `done` hears what is ready."""
     from model.engines.openvino import OpenVINOEngine, has_bf16
 
     bench = Bench()
-    pictures = np.repeat(golden_frames(size, size), BATCHES[-1] // 2, axis=0)
+    pictures = np.tile(golden_frames(size, size), (BATCHES[-1] // 2, 1, 1, 1))
     precisions: list[Precision] = ["fp32", "bf16", "int8"] if has_bf16() else ["fp32", "int8"]
     for precision in precisions:
         try:
-            subject = _for_int8(model, pictures[::8]) if precision == "int8" else model
+            subject = _for_int8(model, pictures[:2]) if precision == "int8" else model
             engine = stack.enter_context(OpenVINOEngine(subject, model.temperature, threads, precision))
             bare = _bare(subject, precision, size, threads)
         except EngineError as e:
             bench.left_out.append(f"{precision}: {e}")
             continue
+        for run in (engine, bare):
+            run(pictures[:threads])
+        one = timed(partial(engine, pictures[:1]))()
         for batch in BATCHES:
-            case = bench.add(f"{precision} ×{batch}", batch, timed(partial(engine, pictures[:batch])))
-            plain = bench.add(f"{precision} ×{batch} bare", batch, timed(partial(bare, pictures[:batch])))
+            expected = one * math.ceil(batch / threads)
+            case = bench.add(f"{precision} ×{batch}", batch, timed(partial(engine, pictures[:batch])), expected)
+            plain = bench.add(f"{precision} ×{batch} bare", batch, timed(partial(bare, pictures[:batch])), expected)
             bench.runs.append(Run(precision, batch, engine.key, case, plain))
-        bench.ceilings[precision] = bench.add(f"{precision} limit", 2 * _SIDE**3, timed(_product(precision, threads)))
-    source, target = torch.ones(_COPIED, dtype=torch.uint8), torch.empty(_COPIED, dtype=torch.uint8)
+        product = timed(_product(precision, threads))
+        product()
+        bench.ceilings[precision] = bench.add(f"{precision} limit", 2 * _SIDE**3, product)
+        done(f"preparing {precision}")
+    source, target = torch.ones(_COPIED, dtype=torch.uint8), torch.zeros(_COPIED, dtype=torch.uint8)
     bench.add("copy", 2 * _COPIED, timed(partial(target.copy_, source)))
     try:
-        bench.add("OpenCV DNN", 1, timed(_opencv(model, pictures[:1], threads)))
+        opencv = timed(_opencv(model, pictures[:1], threads))
+        bench.add("OpenCV DNN", 1, opencv, opencv())
     except EngineError as e:
         bench.left_out.append(str(e))
     return bench
@@ -123,35 +133,28 @@ def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callab
     import openvino as ov
 
     from model.engines.int8 import int8_graph
+    from model.engines.openvino import cpu_settings
     from model.export import cached_onnx
 
     core = ov.Core()
     graph = core.read_model(int8_graph(model)[0] if precision == "int8" else cached_onnx(model))
     graph.reshape({"lightness": [1, 1, size, size]})
-    compiled = core.compile_model(graph, "CPU", _settings(precision, threads))
+    compiled = core.compile_model(graph, "CPU", cpu_settings(precision, threads))
     requests = [compiled.create_infer_request() for _ in range(threads)]
     extra = {"temperature": np.array(model.temperature, np.float32)} if len(model.bins) else {}
 
     def run(pictures: NDArray[np.float32]) -> None:
-        for n, picture in enumerate(pictures):
-            request = requests[n % threads]
-            if n >= threads:
+        try:
+            for n, picture in enumerate(pictures):
+                request = requests[n % threads]
+                if n >= threads:
+                    request.wait()
+                request.start_async({"lightness": picture[None], **extra}, share_inputs=True)
+        finally:  # interrupted, too: a request must not outlive Python
+            for request in requests[: len(pictures)]:
                 request.wait()
-            request.start_async({"lightness": picture[None], **extra}, share_inputs=True)
-        for request in requests[: len(pictures)]:
-            request.wait()
 
     return run
-
-
-def _settings(precision: Precision, threads: int) -> dict[str, Any]:
-    return {
-        "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        "ENABLE_CPU_PINNING": False,
-    }
 
 
 def _product(precision: Precision, threads: int) -> Callable[[], object]:
@@ -169,9 +172,11 @@ def _product(precision: Precision, threads: int) -> Callable[[], object]:
     import openvino as ov
     import openvino.opset13 as ops
 
+    from model.engines.openvino import cpu_settings
+
     parameter = ops.parameter([_SIDE, _SIDE], np.float32)
     graph = ov.Model([ops.matmul(parameter, ops.constant(right), False, False)], [parameter])
-    settings = _settings(precision, threads) | {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    settings = cpu_settings(precision, threads) | {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     return partial(request.infer, [left], share_inputs=True)
 
@@ -183,12 +188,16 @@ def _opencv(model: Model, picture: NDArray[np.float32], threads: int) -> Callabl
     from model.export import cached_onnx
 
     cv2.setNumThreads(threads)
-    try:
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(cached_onnx(model), np.uint8))
+
+    def run() -> object:
         net.setInput(picture, "lightness")
         if len(model.bins):
             net.setInput(np.array(model.temperature, np.float32), "temperature")
-        net.forward()
+        return net.forward()
+
+    try:
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(cached_onnx(model), np.uint8))
+        run()
     except cv2.error as e:
         raise EngineError(f"OpenCV DNN cannot run this graph ({' '.join(str(e).split())[:160]})") from e
-    return net.forward
+    return run

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from jobs import bench as jobs_bench
-from jobs.bench import Request, bench, engine_document, video_document
+from jobs.bench import Request, Told, bench, engine_document, video_document
 from jobs.bench_report import in_words
 from jobs.cli import main
 from jobs.film import Film, decode, encode, make_film, transcode
@@ -49,10 +50,51 @@ def test_cases_take_turns_for_as_long_as_there_is_time() -> None:
 
         return Case(name, 10, run)
 
-    rounds = in_rounds([case("a", 1.0), case("b", 4.0)], 12, clock)
-    assert order == ["a", "b"] * 4  # once before it counts; the third round was begun at 10 s
+    rounds = in_rounds([case("a", 1.0), case("b", 4.0)], 17, clock)
+    assert order == ["a", "b"] * 3  # a fourth round would end at 20 s
     assert rounds == [{"a": 10.0, "b": 2.5}] * 3
     assert len(in_rounds([case("a", 1.0)], 0, clock)) == 1
+
+
+def test_no_round_is_begun_that_would_be_late_by_the_longest_so_far() -> None:
+    clock, lengths = FakeClock(), iter([1.0, 6.0, 2.0, 2.0])
+    assert len(in_rounds([Case("a", 1, lambda: clock.takes(next(lengths)))], 12, clock)) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounds", "late"), [(100.0, 3, False), (97.0, 2, False), (25.0, 1, True), (0.0, 1, True)]
+)
+def test_the_whole_bench_ends_in_time_or_after_one_round_which_is_said_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Model, seconds: float, rounds: int, late: bool
+) -> None:
+    """What prepares it counts, too."""
+    clock, said, measured = FakeClock(), [], []
+
+    def takes(seconds: float) -> None:
+        clock.takes(seconds)
+        measured.append(seconds)
+
+    def prepared(*_: object) -> Bench:
+        clock.takes(8.0)
+        cases = [Case("fp32", 1, timed(lambda: takes(10.0), clock), 10.0)]
+        cases += [Case(name, 1, timed(lambda: takes(10.0), clock), 10.0) for name in ("copy", "limit")]
+        return Bench(cases, [Run("fp32", 1, "key", "fp32", "fp32")], {"fp32": "limit"})
+
+    class Ear(Told):
+        def say(self, line: str) -> None:
+            assert not measured, "it is said before"
+            said.append(line)
+
+    usual = in_rounds
+    monkeypatch.setattr(jobs_bench.time, "perf_counter", clock)
+    monkeypatch.setattr(model_bench, "bench_model", lambda _name: model)
+    monkeypatch.setattr(model_bench, "cpu_bench", prepared)
+    monkeypatch.setattr("model.rounds.in_rounds", lambda cases, left, done: usual(cases, left, clock, done))
+    document = bench(Request(tmp_path, device="cpu", only="engines", seconds=seconds, size=64), Ear())
+    assert (document["rounds"], document["seconds"]) == (rounds, 8 + 30 * rounds)
+    assert document["seconds"] <= max(seconds, 8 + 30)
+    assert said == ([f"engines: measured once, which takes about 30 s; {max(0, seconds - 8):.0f} s are left"] * late)
+    assert f"{document['seconds']:.0f} s of {seconds:.0f} s" in in_words(document)
 
 
 def test_quick_cases_are_repeated_within_their_turn() -> None:
@@ -83,7 +125,7 @@ def test_shares_are_of_the_measured_limit() -> None:
     document = engine_document(found, [rates], flops=2_000_000_000)
     one, other = document["engines"]
     assert (one["of_limit"], one["of_bare"], one["of_fp32"]) == pytest.approx((0.2, 1.25, 1.0))
-    assert (other["of_limit"], other["of_bare"], other["of_fp32"]) == pytest.approx((0.6, 1.0, 3.0))
+    assert (other["of_limit"], other["of_bare"], other["of_fp32"]) == pytest.approx((0.6, 1.0, 3.0))  # at that batch
     assert document["opencv_dnn"] == {"fps": 2.0, "engine_over_it": 5.0}
     assert document["limits"] == {"gflops": {"fp32": 100.0, "int8": 100.0}, "copy_gb_per_s": 5.0}
     assert document["left_out"] == ["bf16: none"]
@@ -141,6 +183,25 @@ def test_a_tiny_bench_from_end_to_end(tmp_path: Path, model: Model, monkeypatch:
     words = in_words(document)
     assert "of the limit" in words
     assert "times the plain transcode" in words
+    assert words.count("one round") == 2
+
+
+def test_an_interrupt_waits_for_what_openvino_has_begun(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that outlives Python takes the process down with it."""
+    begun: list[openvino.InferRequest] = []
+    start = openvino.InferRequest.start_async
+
+    def interrupted(self: openvino.InferRequest, *arguments: object, **settings: object) -> None:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begun.append(self)
+        start(self, *arguments, **settings)
+
+    bare = model_bench._bare(model, "fp32", 64, 2)
+    monkeypatch.setattr(openvino.InferRequest, "start_async", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bare(np.zeros((5, 1, 64, 64), np.float32))
+    assert [request.wait_for(0) for request in begun] == [True, True]
 
 
 def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
