@@ -78,12 +78,13 @@ class Console:
             self._spoken = time.monotonic()
             self.note(self._status())
 
-    def finished(self, reel_id: str, result: Result) -> None:
-        """A reel has ended, one way or the other."""
+    def finished(self, reel_id: str, result: Result | None) -> None:
+        """A reel has ended, one way or the other. `result`: its input's; None where more of that is to come."""
         self._count(reel_id, self._totals.get(reel_id, 0))
         if self._progress is not None and reel_id in self._bars:
             self._progress.remove_task(self._bars.pop(reel_id))
-        self.note(result_line(result))
+        if result is not None:
+            self.note(result_line(result))
 
     def end(self) -> None:
         """Work has ended."""

@@ -112,9 +112,8 @@ class ReelLedger:
     def read_done(self) -> Done | None:
         """The finished reel's record; None where there is none that can be read."""
         try:
-            data = json.loads((self.folder / "done.json").read_bytes())
-            return Done(**(data | {name: tuple(data[name]) for name in ("files", "warnings", "problems", "segments")}))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return Done.from_json((self.folder / "done.json").read_bytes())
+        except (OSError, ValueError):
             return None
 
     def write_failed(self, entry: Mapping[str, Any]) -> None:

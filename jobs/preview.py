@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from jobs import estimate
@@ -63,6 +64,12 @@ class Preview:
         """Length of the films together."""
         return sum(reel.info.seconds for reel in self.reels if isinstance(reel, VideoReel))
 
+    @property
+    def _inputs(self) -> list[list[tuple[Reel, Cost]]]:
+        """What is to be done, by input: the reels that a huge folder was cut into come together."""
+        costed = zip(self.reels, self.costs, strict=True)
+        return [list(parts) for _, parts in groupby(costed, key=lambda part: part[0].input)]
+
     def document(self) -> dict[str, Any]:
         """For --json."""
         planned = [
@@ -118,10 +125,10 @@ class Preview:
 
     def in_words(self) -> str:
         """For reading."""
-        costed = zip(self.reels[:_SHOWN], self.costs, strict=False)
-        lines = [line for reel, cost in costed for line in _reel_lines(reel, cost)]
-        lines += _more(len(self.reels), "to do")
-        lines += [f"already done: {path}" for path in self.done[:_SHOWN]] + _more(len(self.done), "already done")
+        lines = [line for parts in self._inputs[:_SHOWN] for line in _input_lines(parts)]
+        lines += _more(len(self._inputs), "to do")
+        done = list(dict.fromkeys(self.done))
+        lines += [f"already done: {path}" for path in done[:_SHOWN]] + _more(len(done), "already done")
         lines += [f"left out: {path}: {reason}" for path, reason in self.skipped[:_SHOWN]]
         lines += _more(len(self.skipped), "left out")
         lines += [f"PROBLEM: {problem}" for problem in self.problems]
@@ -133,7 +140,7 @@ class Preview:
     def _quick_summary(self) -> list[str]:
         frames = sum(reel.frames for reel in self.reels)
         return [
-            f"{len(self.reels)} to do, {frames} frames, {self.workers} workers: about {clock(self.seconds.likely)}, "
+            f"{len(self._inputs)} to do, {frames} frames, {self.workers} workers: about {clock(self.seconds.likely)}, "
             f"{size(self.cost.bytes.likely)}; {size(self.free)} are free"
         ]
 
@@ -143,7 +150,7 @@ class Preview:
         frames = sum(reel.frames for reel in self.reels)
         spent, output = self.cost.seconds, self.cost.bytes
         gpu = f", {_between(spent, clock)} of one GPU" if self.measured.on_gpu else ""
-        count = f"{len(self.reels)} to do, {len(self.done)} done before, {len(self.problems)} problems"
+        count = f"{len(self._inputs)} to do, {len(set(self.done))} done before, {len(self.problems)} problems"
         workers = f"{self.workers} worker{'s' * (self.workers > 1)} like this machine's"
         return [
             f"{count}: {clock(self.film_seconds)} of film, {frames} pictures",
@@ -221,7 +228,8 @@ def _problems(request: Request, job: Job, reels: Sequence[Reel]) -> list[str]:
     return problems
 
 
-def _reel_lines(reel: Reel, cost: Cost) -> list[str]:
+def _input_lines(parts: Sequence[tuple[Reel, Cost]]) -> list[str]:
+    reel = parts[0][0]
     lines = [f"{reel.input} → {reel.output}"]
     if isinstance(reel, VideoReel):
         info, spec = reel.info, reel.spec
@@ -233,8 +241,10 @@ def _reel_lines(reel: Reel, cost: Cost) -> list[str]:
             f"  {info.codec} {info.width}×{info.height} {float(info.fps):.3f} fps → {spec.codec} {spec.pix_fmt} in "
             f"{reel.container.name}; {', '.join(tags)}"
         )
-    lines.append(f"  {reel.frames} {reel.unit} in {len(reel.segments)} segments, about {size(cost.bytes.likely)}")
-    return [*lines, *(f"  note: {warning}" for warning in reel.warnings)]
+    frames, segments = sum(part.frames for part, _ in parts), sum(len(part.segments) for part, _ in parts)
+    bytes_likely = sum(cost.bytes.likely for _, cost in parts)
+    lines.append(f"  {frames} {reel.unit} in {segments} segments, about {size(bytes_likely)}")
+    return [*lines, *dict.fromkeys(f"  note: {warning}" for part, _ in parts for warning in part.warnings)]
 
 
 def _mark(what: str, assumed: Sequence[str]) -> str:

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.frames import Segment, SegmentFile
 from pipeline.storage import Place, hashed, write_bytes
+
+_SHORT = 16  # hexadecimal digits that tell one of many files from what others put in its place
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Record:
 class Done:
     """A finished reel. `output` is a path below OUTDIR; `files` are relative to it, and ["."] where it is one file.
 
-    `sha256` and `bytes` are over these files' contents and names, as `output_digest` has it.
+    `sha256`, `bytes` and `digests` are over these files' contents and names, as `output_digest` has it.
     """
 
     input: str
@@ -63,22 +66,55 @@ class Done:
     problems: tuple[str, ...] = ()  # parts of the source that could not be coloured: bad members of an archive
     plan: Mapping[str, Any] = field(default_factory=dict)
     segments: tuple[Mapping[str, Any], ...] = ()
+    digests: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Done:
+        """Raises ValueError where the text is not a whole record."""
+        try:
+            data = json.loads(text)
+            tuples = ("files", "warnings", "problems", "segments", "digests")
+            return cls(**(data | {name: tuple(data[name]) for name in tuples if name in data}))
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+            raise ValueError(f"not a reel's record: {e}") from e
 
 
-def output_digest(output: Place, files: tuple[str, ...]) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of a finished output: a file, or these files below a folder, by name and content.
+@dataclass(frozen=True)
+class Digest:
+    """Hex SHA-256 and bytes of a finished output; of a folder, also the first digits of each file's own hash."""
+
+    sha256: str
+    bytes: int
+    each: tuple[str, ...] = ()
+
+
+def output_digest(output: Place, files: tuple[str, ...]) -> Digest:
+    """Of a finished output: a file, or these files below a folder, by name and content.
 
     Raises InputError or StorageError where a file is gone or cannot be read.
     """
     if files == (".",):
-        return hashed(output)
+        return Digest(*hashed(output))
     digest = hashlib.sha256()
+    each = []
     total = 0
     for name in files:
         sha256, size = hashed(output / name)
         digest.update(f"{name.encode('utf-8', 'surrogateescape').hex()} {sha256}\n".encode())
+        each.append(sha256[:_SHORT])
         total += size
-    return digest.hexdigest(), total
+    return Digest(digest.hexdigest(), total, tuple(each))
+
+
+def only_gone(output: Place, done: Done) -> bool:
+    """Whether what is left of a finished output is as it was written; raises StorageError where that cannot be read."""
+    for name, sha256 in zip(done.files, done.digests or [""] * len(done.files), strict=True):
+        try:
+            if hashed(output / name)[0][:_SHORT] != sha256:
+                return False
+        except InputError:  # it is gone
+            continue
+    return True
 
 
 def write_json(path: Place, value: Any) -> None:

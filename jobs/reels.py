@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from jobs.inputs import Item
-from jobs.records import plain
+from jobs.records import Digest, plain
 from pipeline.frames import Look, Segment, SegmentFile
 from pipeline.storage import Place, first_existing
 
@@ -33,15 +33,15 @@ _ALBUM_WINDOW = 4_000_000  # pixels; an album's pictures are decoded some at a t
 class Assembled:
     """What putting a reel together came to.
 
-    `files` as in `ledger.Done`; `digest` is (SHA-256, bytes) where already known; `problems` make the reel count as
-    failed, though its output is there.
+    `files` as in `records.Done`; `digest` where it is known already; `problems` make the reel count as failed, though
+    its output is there.
     """
 
     frames: int
     files: tuple[str, ...] = (".",)
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    digest: tuple[str, int] | None = None
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class VideoReel(Reel):
         made = assemble(
             self.info.source, self.info, self.spec, self.container, files, self.output, provenance, replace=replace
         )
-        return Assembled(made.frames, warnings=made.warnings, digest=(made.sha256, made.bytes))
+        return Assembled(made.frames, warnings=made.warnings, digest=Digest(made.sha256, made.bytes))
 
     def span(self, segment: Segment) -> str:  # noqa: D102
         info = self.info

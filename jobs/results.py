@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,7 +69,31 @@ def finished(done: Done, outdir: Place, seconds: float = 0.0, made: int | None =
     )
 
 
+def whole(parts: Sequence[Result], seconds: float) -> Result:
+    """What became of an input that was done in parts, in so many seconds."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    statuses = {part.status for part in parts}
+    made = sum(part.fps * part.seconds for part in parts if part.fps)
+    errors = dict.fromkeys((part.error or "").removeprefix(f"{first.input}: ") for part in parts if part.error)
+    return Result(
+        input=first.input,
+        output=first.output,
+        status="failed" if "failed" in statuses else "done" if "done" in statuses else "skipped",
+        frames=sum(part.frames for part in parts),
+        seconds=round(seconds, 3),
+        fps=round(made / seconds, 2) if made and seconds > 0 else None,
+        error=f"{first.input}: {_some(list(errors))}" if errors else None,
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+    )
+
+
+def _some(lines: Sequence[str]) -> str:
+    """The first of them."""
+    rest = len(lines) - _NAMED
+    return "; ".join(lines[:_NAMED]) + (f"; and {rest} more, see the job folder" if rest > 0 else "")
+
+
 def _problems(done: Done) -> str:
-    rest = len(done.problems) - _NAMED
-    more = f"; and {rest} more, see done.json in the job folder" if rest > 0 else ""
-    return f"{done.input}: not all of it could be coloured: {'; '.join(done.problems[:_NAMED])}{more}"
+    return f"{done.input}: not all of it could be coloured: {_some(done.problems)}"

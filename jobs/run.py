@@ -69,7 +69,8 @@ class Run:
     def prepare(self, apart: Apart) -> None:
         """Find the inputs, plan them, and see what is there already."""
         found = find_inputs(self._request.inputs, self._job.outdir, self._request.recipe.fps is not None)
-        self.books.inputs |= {self._planner.reel_id(item): item.path for item in found.items}
+        for item in found.items:
+            self.books.expect(self._planner.reel_id(item), item.path)
         for path, reason in found.skipped:
             self.note(f"{path}: {reason}; left out")
         check_hwaccel(self._request.recipe, apart, self.note)
@@ -82,7 +83,7 @@ class Run:
             self._admit(reel, before[reel.id])
         for path, reason in found.refused:
             reel_id = short_hash(path)
-            self.books.inputs[reel_id] = path
+            self.books.expect(reel_id, path)
             result = Result(path, None, "failed", error=f"{path}: {reason}")
             self.books.finish(reel_id, result, Failure("input", reason))
 

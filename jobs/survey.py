@@ -12,7 +12,7 @@ from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item
 from jobs.ledger import Job, ReelLedger
 from jobs.plan import Planner, short_hash
-from jobs.records import Done, Record, output_digest
+from jobs.records import Done, Record, only_gone, output_digest
 from jobs.reels import Reel
 from pipeline.errors import ReelcolorError
 from pipeline.frames import Segment
@@ -47,12 +47,20 @@ def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
         return Before()  # another run is making it anew; admitting it will say so
     note(f"{item.path}: {'its output is gone or changed' if same else 'changed since it was coloured'}; done again")
     ledger.forget()
-    return Before(replaceable=intact)
+    return Before(replaceable=intact or _only_gone(job.outdir, done))
 
 
 def _intact(outdir: Place, done: Done) -> bool:
     try:
-        return output_digest(outdir / done.output, done.files) == (done.sha256, done.bytes)
+        found = output_digest(outdir / done.output, done.files)
+        return (found.sha256, found.bytes) == (done.sha256, done.bytes)
+    except ReelcolorError:
+        return False
+
+
+def _only_gone(outdir: Place, done: Done) -> bool:
+    try:
+        return only_gone(outdir / done.output, done)
     except ReelcolorError:
         return False
 

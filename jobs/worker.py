@@ -174,13 +174,13 @@ class AssembleTask:
         except FileExistsError as e:
             ledger.retract()
             raise self._occupied(e.filename) from e
-        sha256, size = made.digest or output_digest(self.reel.output, made.files)
+        digest = made.digest or output_digest(self.reel.output, made.files)
         done = Done(
             input=self.reel.input,
             output=self.reel.name,
             files=made.files,
-            sha256=sha256,
-            bytes=size,
+            sha256=digest.sha256,
+            bytes=digest.bytes,
             frames=made.frames,
             seconds=self.seconds,
             identity=self.records[0].identity if self.records else "",
@@ -190,6 +190,7 @@ class AssembleTask:
             problems=made.problems,
             plan=self.reel.entry(),
             segments=tuple(summary(r.file, r.segment) for r in self.records),
+            digests=digest.each,
         )
         ledger.write_done(done)
         return done

@@ -6,16 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
-from fakes import run, statuses
+from fakes import colouring, run, statuses
 from PIL import Image
 
 from jobs import runs as cutting
+from jobs.console import Console
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import find_inputs
 from jobs.plan import Planner, settle_names
+from jobs.preview import preview
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel
-from jobs.request import sources_of
+from jobs.request import Request, sources_of
 from jobs.runs import LEAST, MOST, runs
 
 NAMES = [f"{n // 1000:03d}/photo{n:06d}.jpg" for n in range(60_000)]
@@ -56,7 +58,8 @@ def test_a_huge_folder_comes_back_whole_and_is_resumed_by_runs(
     items = find_inputs((str(source),), out).items
     assert len(items) > 2
     report = run(source, out=out)
-    assert statuses(report) == ["done"] * len(items)
+    (result,) = report.results
+    assert (result.input, result.status, result.frames) == (str(source), "done", 40)
     assert sorted(p.name for p in out.glob("*.png")) == [f"{n:03d}.png" for n in range(40)]
     first = {p.name: p.read_bytes() for p in out.glob("*.png")}
     monkeypatch.setattr(cutting, "MOST", 100)
@@ -64,9 +67,46 @@ def test_a_huge_folder_comes_back_whole_and_is_resumed_by_runs(
     assert {p.name: p.read_bytes() for p in (tmp_path / "one").glob("*.png")} == first
     monkeypatch.setattr(cutting, "MOST", 16)
     os.utime(source / items[1].files[0])
-    again = statuses(run(source, out=out))
-    assert again == ["done" if n == 1 else "skipped" for n in range(len(items))]
+    written = {p.name: p.stat().st_ctime_ns for p in out.glob("*.png")}
+    assert statuses(run(source, out=out)) == ["done"]
+    again = {name for name, when in written.items() if (out / name).stat().st_ctime_ns != when}
+    assert again == set(items[1].files)
+    assert statuses(run(source, out=out)) == ["skipped"]
     assert {p.name: p.read_bytes() for p in out.glob("*.png")} == first
+
+
+def test_a_huge_folder_is_one_line(
+    tmp_path: Path, small_runs: None, no_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = photos(tmp_path / "in", 40), tmp_path / "out"
+    (source / "007.png").write_bytes(b"no picture")
+    (source / "033.png").write_bytes(b"nor this")
+    request = Request((str(source),), out)
+    words = preview(request, Console(), colouring()).in_words()
+    assert words.count(str(source)) == 1
+    assert "40 images in" in words
+    assert "1 to do, 40 frames" in words
+    (result,) = run(source, out=out).results
+    assert (result.status, result.frames) == ("failed", 38)
+    assert "007.png" in str(result.error)
+    assert "033.png" in str(result.error)
+    assert capsys.readouterr().err.count("failed: ") == 1
+
+
+def test_a_picture_that_is_gone_from_the_output_is_made_again(tmp_path: Path, small_runs: None, no_ray: None) -> None:
+    source, out = photos(tmp_path / "in", 20), tmp_path / "out"
+    gone, changed, *_ = find_inputs((str(source),), out).items[1].files
+    assert statuses(run(source, out=out)) == ["done"]
+    first = {p.name: p.read_bytes() for p in out.glob("*.png")}
+    (out / gone).unlink()
+    assert statuses(run(source, out=out)) == ["done"]
+    assert {p.name: p.read_bytes() for p in out.glob("*.png")} == first
+    (out / gone).unlink()
+    (out / changed).write_bytes(b"someone else's")
+    (result,) = run(source, out=out).results
+    assert "--overwrite replaces it" in str(result.error)
+    assert (out / changed).read_bytes() == b"someone else's"
+    assert not (out / gone).exists()
 
 
 def test_planned_runs_do_not_hold_their_members(tmp_path: Path, small_runs: None) -> None:
