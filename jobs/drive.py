@@ -27,6 +27,7 @@ _OPENINGS = 3  # deaths of workers while they open the engine, after which no mo
 _RETRIES: Mapping[FailureKind, int] = {"internal": 1, "storage": 5}  # of kinds of failure that may pass
 _BACKOFF = 1.0  # seconds before the first retry after an error of storage; twice that before the next, and so on
 _NODE_DEATHS = 5  # at which a task was in flight, after which it is a suspect
+_REST = 30.0  # seconds that a worker whose disk is full is given nothing, where another has room
 _SLOW = 2.0  # times longer than its weight lets expect, that a task takes before it is given to a second worker
 _SLOW_SECONDS = 10.0  # and at least so long
 _PATIENCE = 60.0  # seconds that reels wait for a worker with their engine to come back
@@ -42,6 +43,7 @@ class _Station:
     key: str | None = None
     flights: dict[Future[Outcome], tuple[Task, float]] = field(default_factory=dict)  # task, when it was started
     alone: bool = False
+    rests_until: float = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,20 @@ class Drive:
             self._measure(str(station.key), task, self._inbox.now() - begun)
             self._backlog.follow(self._listener.succeeded(task, outcome))
         elif self._last_copy(task):
-            self._missed(task, outcome)
+            if outcome.no_room and self._spare(station):
+                self._backlog.again(task.again())
+            else:
+                self._missed(task, outcome)
+
+    def _spare(self, full: _Station) -> bool:
+        """Let a worker whose disk is full rest, if another could do its work."""
+        now = self._inbox.now()
+        if not any(other.key == full.key and other.rests_until <= now for other in self._stations if other is not full):
+            return False
+        if full.rests_until <= now:
+            self._listener.note(f"a worker rests for {_REST:.0f} s, as its disk is full; others go on")
+        full.rests_until = now + _REST
+        return True
 
     def _measure(self, key: str, task: Task, seconds: float) -> None:
         if task.needs_engine:
@@ -230,8 +245,9 @@ class Drive:
 
     def _dispatch(self) -> None:
         """Give the free workers something to do: suspects alone, everything else where there is most room."""
+        now = self._inbox.now()
         for load in range(self._in_flight):
-            for station in [s for s in self._room if len(s.flights) == load]:
+            for station in [s for s in self._room if len(s.flights) == load and s.rests_until <= now]:
                 self._occupy(station)
 
     def _occupy(self, station: _Station) -> None:
@@ -297,14 +313,15 @@ class Drive:
             return
         self._told = now
         written: Counter[str] = Counter()
-        for station in self._stations:
-            written.update(station.hand.progress())
+        pulses = [station.hand.progress() for station in self._stations]
+        for station, pulse in zip(self._stations, pulses, strict=True):
+            written.update(pulse.written)
             for line in station.hand.said():
                 self._listener.heard(line)
-        self._listener.tick(written, self._census())
+        self._listener.tick(written, self._census(min((pulse.batch for pulse in pulses if pulse.batch), default=0)))
 
-    def _census(self) -> Census:
+    def _census(self, batch: int) -> Census:
         ready = [station for station in self._stations if station.key is not None]
         flying = sum(len(station.flights) for station in ready)
         waiting = len(self._stations) - len(ready)
-        return Census(len(ready), waiting, flying, self._backlog.delayed, self._retries, self._doubled)
+        return Census(len(ready), waiting, flying, self._backlog.delayed, self._retries, self._doubled, batch)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.records import Done, Record
-from jobs.worker import Failure, Outcome, Task
+from jobs.worker import Failure, Outcome, Pulse, Task
 
 
 class WorkerDied(Exception):  # noqa: N818  (an event, not an error of this process)
@@ -35,8 +35,8 @@ class Hand(Protocol):
         """Start a task."""
         ...
 
-    def progress(self) -> Mapping[str, int]:
-        """Frames written so far by the tasks under way, by reel; as last heard."""
+    def progress(self) -> Pulse:
+        """How it stands, as last heard."""
         ...
 
     def said(self) -> Iterable[str]:
@@ -67,6 +67,7 @@ class Census:
     delayed: int = 0  # tasks that wait before they are tried again
     retries: int = 0
     doubled: int = 0  # tasks that were given to a second worker because the first took long
+    batch: int = 0  # pictures that the engines take at a time, the least of all workers; 0: not known
 
 
 class Listener(Protocol):

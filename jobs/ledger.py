@@ -33,6 +33,7 @@ from pipeline.storage import Place, files_below, hashed
 
 FOLDER = ".reelcolor"
 FAILED = "failed.json"
+_PART = ".*.part*"  # what is being written, as storage.replacing names it
 
 
 class ReelLedger:
@@ -112,7 +113,7 @@ class ReelLedger:
     def read_done(self) -> Done | None:
         """The finished reel's record; None where there is none that can be read."""
         try:
-            return Done.from_json((self.folder / "done.json").read_bytes())
+            return Done.from_json((self.folder / "done.json").read_bytes().decode("ascii"))
         except (OSError, ValueError):
             return None
 
@@ -137,7 +138,7 @@ class ReelLedger:
 
     def remove_strays(self, keep: Container[str]) -> None:
         """Remove the media files that no record names: attempts that were ended in the middle, or came second."""
-        for path in [*self.segments.glob("*.seg"), *self.segments.glob(".*.part*")]:
+        for path in [*self.segments.glob("*.seg"), *self._half_written()]:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
@@ -150,21 +151,26 @@ class ReelLedger:
         self.remove_media()
 
     def sweep(self, targets: Iterable[Place]) -> None:
-        """Remove what a killed run was in the middle of writing: segments, and announced outputs' temporary files."""
-        for part in self.segments.glob(".*.part*"):
+        """Remove what a killed run was in the middle of writing: segments, records, announced outputs."""
+        for part in self._half_written():
             part.unlink(missing_ok=True)
         if self.announced() is None:
             return
         for folder in {path.parent for path in targets}:
             names = {f".{path.name[:80]}." for path in targets if path.parent == folder}
-            for part in folder.glob(".*.part*"):
+            for part in folder.glob(_PART):
                 if any(part.name.startswith(name) for name in names):
                     part.unlink(missing_ok=True)
 
     def remove_media(self) -> None:
-        """Remove the segments' media files, half-written ones included; the records stay."""
-        for path in [*self.segments.glob("*.seg"), *self.segments.glob(".*.part*")]:
+        """Remove the segments' media files, and whatever is half-written; the records stay."""
+        for path in [*self.segments.glob("*.seg"), *self._half_written()]:
             path.unlink(missing_ok=True)
+
+    def _half_written(self) -> list[Place]:
+        """Temporary files of the reel. Records have some on a file system only."""
+        records = self.folder.glob(_PART) if isinstance(self.folder, Path) else ()
+        return [*self.segments.glob(_PART), *records]
 
     def remove_left_media(self) -> None:
         """Remove media files that were listed beside a finished reel, by a run killed right after its last record."""
@@ -263,6 +269,9 @@ class Job:
         claims = claiming(self.outdir / FOLDER / "claims")
         with holding(self.folder / "lock", str(self.outdir)) as self._hold, claims as self.claim:
             self.interrupted = self._hold.interrupted
+            if self.interrupted and isinstance(self.folder, Path):
+                for part in self.folder.glob(_PART):
+                    part.unlink(missing_ok=True)
             yield
 
     def check(self) -> None:

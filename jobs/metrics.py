@@ -11,6 +11,7 @@ GAUGES = {
     "reelcolor_segments": "Segments by state: done, in_flight, delayed, queued.",
     "reelcolor_reels": "Reels by state: done, skipped, failed, under way, waiting.",
     "reelcolor_queue_depth": "Segments that no worker has been given yet.",
+    "reelcolor_engine_batch": "Pictures an engine takes at a time, least of all workers; halved as memory runs out.",
     "reelcolor_workers": "Workers by state: ready, waiting.",
 }
 COUNTERS = {
@@ -45,6 +46,7 @@ class Meters:
         document = standing.document()
         self._set("reelcolor_frames_per_second", standing.fps)
         self._set("reelcolor_queue_depth", document["segments"]["queued"])
+        self._set("reelcolor_engine_batch", standing.census.batch)
         for state in ("done", "in_flight", "delayed", "queued"):
             self._set("reelcolor_segments", document["segments"][state], state)
         for state, count in document["reels"].items():

@@ -7,19 +7,21 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from jobs.hands import Hand
 from jobs.janitor import janitor
 from jobs.rayhand import RayHand
-from jobs.shares import CPUS_A_WORKER
+from jobs.shares import CPUS_A_WORKER, memory_of
 from jobs.worker import Opener
 from pipeline.errors import EngineError
 
-_MEMORY_A_WORKER, _MEMORY_A_PIXEL = 500 << 20, 600  # bytes; 1.7 GB at 1080p with two segments in flight, measured
 _OBJECT_STORE = 80 << 20  # bytes, Ray's least; only references travel
 _LONGEST_FOLDER = 40  # of Ray's folder: its sockets' names add 66, and a Unix socket's name ends at 107
 _PREFIX = "reelcolor-"
@@ -28,10 +30,10 @@ _PREFIX = "reelcolor-"
 def default_workers(frame_pixels: int) -> int:
     """One worker for two of the processors that this process may use, as far as memory goes for such frames."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(_processors() // CPUS_A_WORKER, memory // (_MEMORY_A_WORKER + _MEMORY_A_PIXEL * frame_pixels)))
+    return max(1, min(processors() // CPUS_A_WORKER, memory // memory_of(frame_pixels)))
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors this process may use: its affinity, and the quota of its control group (cgroup v2)."""
     count = len(os.sched_getaffinity(0))
     try:
@@ -52,7 +54,7 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
         import ray
 
         try:
-            ray.init(
+            start_ray(
                 address="local",
                 num_cpus=workers * CPUS_A_WORKER,
                 num_gpus=0,
@@ -70,6 +72,16 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
             yield Pool(debug)
         finally:
             ray.shutdown()
+
+
+def start_ray(**options: Any) -> None:
+    """ray.init, which takes SIGTERM for itself and ends the process; the run has half-written files to remove first."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 class Pool:

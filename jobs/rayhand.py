@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from jobs.hands import WorkerDied
-from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Task, Worker
+from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Pulse, Task, Worker
 
 
 class RayHand:
@@ -23,8 +23,8 @@ class RayHand:
         groups = {"tasks": IN_FLIGHT, "progress": 1}  # threads
         asked: dict[str, Any] = {"concurrency_groups": groups, "max_restarts": 0, **options}
         self._actor: Any = ray.remote(**asked)(Worker).remote(opener, debug)
-        self._asked: Future[dict[str, int]] | None = None
-        self._written: dict[str, int] = {}
+        self._asked: Future[Pulse] | None = None
+        self._pulse = Pulse()
         self._listening: Future[list[str]] | None = None
         self.closed = False
 
@@ -35,14 +35,14 @@ class RayHand:
     def submit(self, task: Task) -> Future[Outcome]:  # noqa: D102
         return _future(self._actor.perform.options(concurrency_group="tasks").remote(task))
 
-    def progress(self) -> Mapping[str, int]:  # noqa: D102
+    def progress(self) -> Pulse:  # noqa: D102
         self._check()
         if self._asked is not None and self._asked.done():
-            self._written = {} if self._asked.exception() else self._asked.result()
+            self._pulse = Pulse() if self._asked.exception() else self._asked.result()
             self._asked = None
         if self._asked is None:
             self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote())
-        return self._written
+        return self._pulse
 
     def said(self) -> list[str]:  # noqa: D102
         lines: list[str] = []

@@ -69,13 +69,13 @@ class Done:
     digests: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Done:
+    def from_json(cls, text: str) -> Done:
         """Raises ValueError where the text is not a whole record."""
         try:
             data = json.loads(text)
             tuples = ("files", "warnings", "problems", "segments", "digests")
             return cls(**(data | {name: tuple(data[name]) for name in tuples if name in data}))
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+        except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not a reel's record: {e}") from e
 
 

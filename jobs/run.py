@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from jobs.apart import Apart
 from jobs.books import Books
 from jobs.console import Console
 from jobs.drive import Drive
+from jobs.estimate import typical
 from jobs.hands import Census, Load
 from jobs.hardware import check_hwaccel
 from jobs.inputs import Found, Item, find_inputs
@@ -22,7 +24,7 @@ from jobs.records import Done, Record
 from jobs.reels import Reel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
 from jobs.results import Report, Result, finished
-from jobs.shares import Shares
+from jobs.shares import Shares, memory_of
 from jobs.survey import Before, State, look_back
 from jobs.worker import AssembleTask, Failure, SegmentTask, Task, Worker, as_error
 from pipeline.errors import EngineError, StorageError
@@ -190,7 +192,7 @@ class Run:
         if self._states[task.reel_id].ended:
             return
         self.started(task)
-        outcome = worker.perform(task, lambda: self.tick(worker.progress(), Census(1)))
+        outcome = worker.perform(task, lambda: self.tick(worker.progress().written, Census(1)))
         if isinstance(outcome, Failure):
             self.failed(task, outcome)
         else:
@@ -209,6 +211,8 @@ class Run:
     def _work_on_cluster(self, shares: Shares) -> None:
         from jobs.cluster import cluster_ray
 
+        largest = max(state.reel.frame_pixels for state in self._states.values())
+        shares = dataclasses.replace(shares, memory=memory_of(largest))
         with cluster_ray(shares, self.note, self._request.debug) as cluster:
             self.books.measure()
             Drive(partial(cluster.hire, self._colouring.open), cluster.wanted, self).run()
@@ -241,7 +245,8 @@ class Run:
     def _segment_task(self, state: State, segment: Segment) -> Task:
         part = state.reel.part(segment)
         media = media_name(segment.index, unique=self._request.shares is not None)
-        return SegmentTask(part, segment, state.ledger.folder, state.identity(segment), self._settings, media)
+        room = round(typical(state.reel).bytes.likely * segment.frames / max(1, state.reel.frames))
+        return SegmentTask(part, segment, state.ledger.folder, state.identity(segment), self._settings, media, room)
 
     def _assemble_task(self, state: State) -> Task:
         records = tuple(state.records[segment.index] for segment in state.reel.segments)

@@ -23,9 +23,9 @@ from jobs.ledger import ReelLedger, media_name
 from jobs.records import Done, Record, output_digest
 from jobs.reels import Reel
 from jobs.text import log_everything, one_line
-from pipeline.errors import EngineError, InputError, ReelcolorError, StorageError
+from pipeline.errors import EngineError, InputError, NoRoomError, ReelcolorError, StorageError
 from pipeline.frames import Segment, SegmentFile
-from pipeline.storage import Place, storage_error
+from pipeline.storage import Place, check_room, is_full, storage_error
 
 if TYPE_CHECKING:
     from pipeline.infer import Colorizer
@@ -37,12 +37,16 @@ IN_FLIGHT = 2  # tasks of a worker, one decodes and encodes while the other infe
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed, in one line; `trace` is for --debug. `log`: when, where, in which line of source."""
+    """Why a task failed, in one line; `trace` is for --debug. `log`: when, where, in which line of source.
+
+    `no_room`: because this worker's disk is full; another's may not be.
+    """
 
     kind: FailureKind
     message: str
     trace: str = ""
     log: str = ""
+    no_room: bool = False
 
 
 Outcome = Record | Done | Failure
@@ -87,7 +91,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """Colour one segment: its media file, `media` in the segments folder, then its ledger record."""
+    """Colour one segment: its media file, `media` in the segments folder, then its ledger record.
+
+    `room`: bytes that the media file takes, roughly.
+    """
 
     reel: Reel
     segment: Segment
@@ -95,6 +102,7 @@ class SegmentTask:
     identity: str
     settings: Mapping[str, Any]
     media: str
+    room: int = 0
     repeated: bool = False
     needs_engine: bool = field(default=True, init=False)
 
@@ -121,6 +129,7 @@ class SegmentTask:
         if colorizer is None:
             raise EngineError(f"{self.reel.input}: no engine is open to colour {self.name} with")
         ledger = ReelLedger(self.folder)
+        check_room(self.folder, self.room)
         media = ledger.media(self.media)
         made = self.reel.colorize(self.segment, colorizer, media, progress)
         made = dataclasses.replace(made, path=media.name)
@@ -162,6 +171,7 @@ class AssembleTask:
 
     def run(self, _colorizer: Colorizer | None, _progress: Callable[[int], None]) -> Done:  # noqa: D102
         ledger = ReelLedger(self.folder)
+        check_room(self.reel.output.parent, sum(record.file.bytes for record in self.records))
         replace = self.replace or ledger.announced() == self.reel.name  # by an attempt that was ended after it
         if not replace and (there := self.reel.existing()):
             raise self._occupied(str(there))
@@ -210,6 +220,14 @@ def _distinct(lines: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """A worker at work: frames written so far by the tasks under way, by reel; pictures its engine takes at a time."""
+
+    written: Mapping[str, int] = field(default_factory=dict)
+    batch: int = 0  # at most, less after memory has run out; 0: it does not say, or is not open
+
+
 class Worker:
     """Holds one engine for any number of tasks, several of them at a time from several threads.
 
@@ -250,13 +268,13 @@ class Worker:
         finally:
             del self._written[task.key]
 
-    def progress(self) -> dict[str, int]:
-        """Frames written so far by the tasks under way, by reel."""
+    def progress(self) -> Pulse:
+        """How it stands."""
         totals: dict[str, int] = {}
         for key, frames in list(self._written.items()):
             reel = key.partition("/")[0]
             totals[reel] = totals.get(reel, 0) + frames
-        return totals
+        return Pulse(totals, getattr(self._colorizer, "batch", 0))
 
     def said(self) -> list[str]:
         """What the engine has said since this was last asked."""
@@ -270,7 +288,8 @@ class Worker:
 def failure(e: Exception, what: str = "") -> Failure:
     """An exception as a value; `what` it is about is named where the exception does not."""
     kind, message = _told(e, what)
-    return Failure(kind, message, "".join(traceback.format_exception(e)), _log_line(e))
+    full = isinstance(e, NoRoomError) or (isinstance(e, OSError) and is_full(e.errno))
+    return Failure(kind, message, "".join(traceback.format_exception(e)), _log_line(e), full)
 
 
 def _told(e: Exception, what: str) -> tuple[FailureKind, str]:

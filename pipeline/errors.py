@@ -3,7 +3,8 @@
 ReelcolorError              exit 1; the command line prints the message and nothing else
 ├── InputError              the source is at fault: unreadable, empty, damaged
 │   └── UnsupportedError    the source is sound, but the chosen output cannot hold it
-├── StorageError            reading or writing failed: disk full, permission, network
+├── StorageError            reading or writing failed: permission, network
+│   └── NoRoomError         a disk is full, or is about to be
 ├── EngineError             the model or the engine that runs it
 │   └── OutOfMemoryError    a batch did not fit
 ├── RecipeError             an option or a recipe key makes no sense
@@ -31,6 +32,10 @@ class StorageError(ReelcolorError):
     """Reading or writing failed for a reason outside the file's content."""
 
     kind = "storage"
+
+
+class NoRoomError(StorageError):
+    """A disk is full, or has less room than is about to be needed."""
 
 
 class EngineError(ReelcolorError):

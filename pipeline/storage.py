@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, NoRoomError, StorageError
 from pipeline.ranges import StoredObject
 from pipeline.scratch import scratch_file
 from pipeline.stores import StorePath
@@ -23,6 +23,7 @@ from pipeline.stores import StorePath
 Place = Path | StorePath
 
 _CHUNK = 1 << 20
+_FREE_SOME = "free some and run the same command again to resume"
 
 
 def is_local(url: str) -> bool:
@@ -63,7 +64,7 @@ def readable(url: str | Place) -> Path | StoredObject:
 def storage_error(url: str | Place, e: OSError) -> StorageError:
     """An OSError while writing, as one line that says what to do."""
     if is_full(e.errno):
-        return StorageError(f"{url}: no space left; free some and run the same command again to resume")
+        return NoRoomError(f"{url}: no space left; {_FREE_SOME}")
     return StorageError(f"{url}: cannot be written: {e.strerror or e}")
 
 
@@ -183,6 +184,14 @@ def free_bytes(folder: Place) -> int:
     """Room for what is to be written into a folder: on its disk, or for a store in scratch, which it passes through."""
     where = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     return shutil.disk_usage(next(f for f in (where, *where.parents) if f.is_dir())).free
+
+
+def check_room(folder: Place, needed: int) -> None:
+    """Raise NoRoomError where so many bytes that are about to be written into a folder would fill the disk."""
+    if (free := free_bytes(folder)) < needed:
+        where = folder if isinstance(folder, Path) else tempfile.gettempdir()
+        room = f"{free / 1e6:.3g} MB are free, about {needed / 1e6:.3g} are needed next"
+        raise NoRoomError(f"{where}: no space left for more, {room}; {_FREE_SOME}")
 
 
 def sha256_file(path: str | Place) -> str:

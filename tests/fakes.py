@@ -24,6 +24,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.command import stoppable
 from jobs.console import Console
 from jobs.ledger import FOLDER
 from jobs.recipe import Recipe
@@ -158,6 +159,7 @@ def no_leftovers(out: Path) -> bool:
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
-    report = run(*options.pop("inputs"), out=place(options.pop("out")), **options)
+    with stoppable():
+        report = run(*options.pop("inputs"), out=place(options.pop("out")), **options)
     print(json.dumps(report.document()))
     sys.exit(report.exit_code)

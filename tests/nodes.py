@@ -1,4 +1,7 @@
-"""A Ray cluster on loopback whose nodes a test may kill: every node is `ray start --block` in a process of its own."""
+"""A Ray cluster on loopback whose nodes a test may kill: every node is `ray start --block` in a process of its own.
+
+Nodes have addresses of their own, 127.0.0.2 and on: 127.0.0.1 is what Ray takes for a wish to be told the outward one.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +42,23 @@ class Nodes:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
+    def gcs(self) -> str:
+        return f"127.0.0.2:{self.port}"
+
+    @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.dashboard}"
 
     def start(self, cpus: int = 2, seconds: float = 120.0) -> psutil.Process:
         """One node more; the first is the head. Returns once it has joined."""
         head = not self.nodes
-        where = ["--head", f"--port={self.port}"] if head else [f"--address=127.0.0.1:{self.port}"]
+        where = ["--head", f"--port={self.port}"] if head else [f"--address={self.gcs}"]
         if head:
             where += [f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={self.folder}/r"]
             where += [f"--metrics-export-port={self.metrics}"]
-        common = ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--num-gpus=0", "--block"]
+        common = [f"--node-ip-address=127.0.0.{len(self.nodes) + 2}", f"--num-cpus={cpus}", "--num-gpus=0", "--block"]
         command = [
-            str(Path(sys.executable).with_name("ray")),
-            "start",
+            *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"),
             *where,
             *common,
             "--object-store-memory=80000000",
@@ -68,8 +74,8 @@ class Nodes:
         end = time.monotonic() + seconds
         while self._alive() < sum(n.is_running() and n.status() != "zombie" for n in self.nodes):
             assert time.monotonic() < end, Path(log.name).read_text("utf-8", "replace")
-            assert process.poll() is None, Path(log.name).read_text("utf-8", "replace")
             time.sleep(0.5)
+            assert process.poll() is None, Path(log.name).read_text("utf-8", "replace")
         return node
 
     def _alive(self) -> int:
@@ -110,13 +116,11 @@ def cluster(*cpus: int, **more: str) -> Iterator[Nodes]:
     settings = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "2000",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TMPDIR": tempfile.gettempdir(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.drive import Drive
 from jobs.hands import Census, Inbox, Load, WorkerDied
-from jobs.worker import Failure
+from jobs.worker import Failure, Pulse
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class World:
     deadly: set[str] = field(default_factory=set)
     once: set[str] = field(default_factory=set)  # deadly the first time only
     outcomes: dict[str, list[Any]] = field(default_factory=dict)
+    full: set[int] = field(default_factory=set)  # hands whose disk is full
     openings: list[Any] = field(default_factory=list)  # of the hands in turn; then "key" for all others
     seconds: Callable[[FakeTask, FakeHand], float] = lambda task, hand: 1.0  # noqa: ARG005
     time: SimulatedTime = field(default_factory=SimulatedTime)
@@ -93,6 +94,7 @@ class FakeHand:
         self.flights: dict[Future[Any], FakeTask] = {}
         self.closed = False
         self.most = 0
+        self.batch = 16 >> number  # as if each had run out of memory once more than the one before
 
     def open(self) -> Future[Any]:
         future: Future[Any] = Future()
@@ -120,6 +122,9 @@ class FakeHand:
             self.die()
             return
         del self.flights[future]
+        if self.number in self.world.full:
+            future.set_result(Failure("storage", "no space left", no_room=True))
+            return
         planned = self.world.outcomes.get(task.key)
         future.set_result(planned.pop(0) if planned else "made")
 
@@ -128,8 +133,8 @@ class FakeHand:
         for future in flights:
             future.set_exception(WorkerDied("killed", with_node))
 
-    def progress(self) -> Mapping[str, int]:
-        return {task.reel_id: 1 for task in self.flights.values()}
+    def progress(self) -> Pulse:
+        return Pulse({task.reel_id: 1 for task in self.flights.values()}, self.batch)
 
     def said(self) -> list[str]:
         lines, self.world.lines = self.world.lines, []

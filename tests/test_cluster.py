@@ -46,6 +46,9 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
         (Shares(gpus=0), {"CPU": 8.0, "GPU": 2.0}, (0, 4)),
         (Shares(cpus=0.1), {"CPU": 1.0}, (0, 10)),
         (Shares(), {}, (0, 0)),
+        (Shares(memory=3 << 30), {"CPU": 8.0, "memory": 10 << 30}, (0, 3)),
+        (Shares(memory=3 << 30), {"CPU": 64.0, "GPU": 8.0, "memory": 16 << 30}, (5, 0)),
+        (Shares(memory=3 << 30), {"CPU": 8.0, "memory": 2 << 30}, (0, 0)),
     ],
 )
 def test_how_many_workers_a_node_has_room_for(shares: Shares, node: dict[str, float], slots: tuple[int, int]) -> None:
@@ -218,7 +221,9 @@ def test_metrics_count_up_and_carry_their_labels() -> None:
         return SimpleNamespace(set=put, inc=put)
 
     meters = Meters("job7", SimpleNamespace(Gauge=kind, Counter=kind))
-    standing = Standing(segments=10, segments_done=4, frames=100, frames_done=40, fps=8.5, census=Census(2, 1, 3, 1, 5))
+    standing = Standing(
+        segments=10, segments_done=4, frames=100, frames_done=40, fps=8.5, census=Census(2, 1, 3, 1, 5, batch=8)
+    )
     standing.reels["under way"] = 2
     meters.show(standing)
     standing.frames_done = 55
@@ -228,7 +233,15 @@ def test_metrics_count_up_and_carry_their_labels() -> None:
     states = {dict(tags)["state"]: value for value, tags in made["reelcolor_segments"]}
     assert states == {"done": 4, "in_flight": 3, "delayed": 1, "queued": 2}
     assert made["reelcolor_queue_depth"][0][0] == 2
+    assert made["reelcolor_engine_batch"][0][0] == 8
     assert made["reelcolor_retries_total"] == [(5, (("job", "job7"),))]
+
+
+@pytest.mark.timeout(60)
+def test_work_on_a_cluster_that_is_not_there_is_refused_at_once(film: Path, tmp_path: Path) -> None:
+    """Ray itself would try for two minutes."""
+    (result,) = run(film, out=tmp_path, address="127.0.0.1:9").results
+    assert re.fullmatch(rf"{film}: \S+:9: no cluster answers there \(UNAVAILABLE: .*", str(result.error))
 
 
 def test_the_manifest_is_whole_and_its_command_is_one_of_ours() -> None:

@@ -19,6 +19,7 @@ from nodes import Nodes, cluster
 
 from jobs.ledger import FOLDER
 from jobs.run import Run
+from pipeline.stores import StorePath
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REELS = 12
@@ -46,9 +47,9 @@ def contents(out: Path) -> dict[str, Any]:
     return {path.name: content(path) for path in sorted(out.glob("*.mkv"))}
 
 
-def driver(nodes: Nodes, *inputs: Path, out: Path, **settings: Any) -> subprocess.Popen[str]:
+def driver(nodes: Nodes, *inputs: Path | str, out: Path | str, **settings: Any) -> subprocess.Popen[str]:
     """A driver with a fake network, on the cluster."""
-    options = {"inputs": list(map(str, inputs)), "out": str(out), "address": f"127.0.0.1:{nodes.port}"} | settings
+    options = {"inputs": list(map(str, inputs)), "out": str(out), "address": nodes.gcs} | settings
     command = [sys.executable, fakes.__file__, json.dumps(options)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=nodes.environment, start_new_session=True)
@@ -71,7 +72,7 @@ def test_a_lost_node_costs_retries(films: Path, undisturbed: dict[str, Any], tmp
     with cluster(2, 2) as nodes:
         process = driver(nodes, films, out=tmp_path, delay=0.6)
         second = nodes.nodes[1]
-        wait_for(lambda: any(_runs(p, "ray::Worker.perform") for p in second.children(recursive=True)))
+        wait_for(lambda: _works(second))
         nodes.kill(second)
         nodes.start(2)
         errors = finish(process)
@@ -117,6 +118,27 @@ def test_a_poison_reel_among_twenty(films: Path, flash: Path, undisturbed: dict[
     assert json.loads(failed.read_text())["class"] == "worker"
 
 
+def test_twelve_reels_from_store_to_store_that_errs(films: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    """Of every twenty requests the store refuses one, or breaks off in the middle of the answer."""
+    for package in ("s3fs", "moto"):
+        pytest.importorskip(package, reason="pip install -c constraints-s3.txt -e '.[s3,s3-test]'")
+    from s3server import SECRET, bucket, fetched, put, serving
+
+    with serving() as running, bucket(*running) as server, cluster(2, 2) as nodes:
+        for film in films.iterdir():
+            put(film, f"s3://reels/in/{film.name}")
+        server.faults = 0.05
+        process = driver(nodes, "s3://reels/in/", out="s3://reels/out", delay=0.3)
+        wait_for(lambda: all(_works(node) for node in nodes.nodes) or process.poll() is not None)
+        assert SECRET not in finish(process)
+        assert server.failed > 20
+        server.faults = 0.0
+        made = [name for name in StorePath("s3://reels/out").files() if not name.startswith(FOLDER)]
+        assert {name: fetched(f"s3://reels/out/{name}", tmp_path) for name in made} == undisturbed
+        kept = list(StorePath(f"s3://reels/out/{FOLDER}").files())
+        assert not [name for name in kept if name.endswith((".seg", "/lock")) or ".part" in name]
+
+
 def command(nodes: Nodes, *words: object, code: int = 0, **environment: str) -> str:
     """What a command prints, through the Jobs API and with the network that is shipped."""
     program = str(Path(sys.executable).with_name("reelcolor"))
@@ -141,6 +163,8 @@ def test_submitted_stopped_resumed_and_refused(tmp_path: Path) -> None:
         )
         assert "refuses the token" in refused
         assert "Traceback" not in refused
+        refused = command(nodes, "colorize", films, "-o", out, "--address", nodes.gcs, code=1, RAY_AUTH_TOKEN="ab" * 32)
+        assert f"stopped: {nodes.gcs}: the cluster refuses the token" in refused
         sent = json.loads(command(nodes, "submit", films, "-o", out, "--address", nodes.address, *recipe, "--json"))
         job = sent["job"]
         before = {process.pid for process in nodes.processes()}
@@ -161,6 +185,11 @@ def test_submitted_stopped_resumed_and_refused(tmp_path: Path) -> None:
     assert [(Path(e["input"]).name, e["class"]) for e in status["failures"]] == [("bad.mp4", "input")]
     assert len(list(out.glob("film*.mkv"))) == 4
     assert no_leftovers(out)
+
+
+def _works(node: psutil.Process) -> bool:
+    """Whether a worker on this node has something to do."""
+    return any(_runs(process, "ray::Worker.perform") for process in node.children(recursive=True))
 
 
 def _runs(process: psutil.Process, *names: str) -> bool:

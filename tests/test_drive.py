@@ -89,6 +89,7 @@ def test_one_death_is_forgiven() -> None:
     assert not heard.failures
     assert "a worker died (killed) during a/0, a/1; another takes over" in heard.notes
     assert heard.census.retries == 2
+    assert heard.census.batch == 8, "of the second worker, as the first is gone"
 
 
 def test_what_will_pass_is_tried_twice() -> None:
@@ -114,6 +115,24 @@ def test_storage_is_given_time_then_the_reel_is_left_out() -> None:
     heard = drive(World(outcomes={"a/0": [failure] * 6}), Heard([*reel("a", 1), *reel("b", 3)]))
     assert heard.failures == {"a": failure}
     assert sorted(heard.made) == ["b/0", "b/1", "b/2"]
+
+
+def test_a_worker_without_room_rests_while_another_has_some() -> None:
+    world = World(full={0})
+    heard = drive(world, Heard(reel("r", 100)), workers=2)
+    assert len(heard.made) == 100
+    assert not heard.failures
+    assert [note for note in heard.notes if "its disk is full" in note]
+    tried = sorted({when for when, _, hand in world.sent if hand.number == 0})
+    assert 1 < len(tried) < 5
+    assert all(b - a >= 30 for a, b in pairwise(tried))
+
+
+def test_a_disk_that_is_full_for_all_costs_the_reel() -> None:
+    world = World(full={0, 1})
+    heard = drive(world, Heard(reel("r", 3)), workers=2)
+    assert heard.failures["r"].message == "no space left"
+    assert world.time.now() < 300
 
 
 def test_retries_are_not_all_at_the_same_moment() -> None:

@@ -146,7 +146,7 @@ def test_ctrl_c_stops_cleanly_and_nothing_was_open_to_others(film: Path, tmp_pat
     tokens = [p.environ().get("RAY_AUTH_TOKEN", "") for p in workers_of(driver)]
     folders = ray_folders(processes)
     modes = {folder.stat().st_mode & 0o777 for folder in folders}
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGTERM)  # which Ray would have for itself
     printed, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "run the same command again" in json.loads(printed)["reels"][0]["error"]

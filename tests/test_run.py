@@ -60,6 +60,20 @@ def _pts(out: Path) -> list[list[int]]:
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_a_disk_without_room_is_not_written_to(
+    film: Path, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "free_bytes", lambda _folder: 1000)
+        (result,) = run(film, out=tmp_path).results
+    assert result.status == "failed"
+    assert " are needed next; free some and run the same command again" in str(result.error)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".mkv", ".seg")]
+    assert statuses(run(film, out=tmp_path)) == ["done"]
+    assert content(tmp_path / "film.mkv") == reference
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_the_same_command_again_does_nothing(film: Path, tmp_path: Path) -> None:
     run(film, out=tmp_path)
     before = _file(tmp_path / "film.mkv")

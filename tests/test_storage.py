@@ -1,12 +1,13 @@
 import errno
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from pipeline import storage
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, NoRoomError, StorageError
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
@@ -37,8 +38,20 @@ def test_the_name_appears_only_when_the_content_is_whole(tmp_path: Path) -> None
 
 def test_disk_full_says_what_to_do() -> None:
     error = storage.storage_error("/out/film.mkv", OSError(errno.ENOSPC, "No space left on device"))
-    assert isinstance(error, StorageError)
+    assert isinstance(error, NoRoomError)
     assert str(error).startswith("/out/film.mkv: no space left")
+
+
+def test_room_is_looked_for_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.check_room(tmp_path / "not/there/yet", 1)
+    with pytest.raises(
+        NoRoomError,
+        match=f"^{tmp_path}: no space left for more, .* MB are free, about .* are needed next; free some and run",
+    ):
+        storage.check_room(tmp_path, 1 << 60)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(NoRoomError, match=f"^{tmp_path}: "):
+        storage.check_room(storage.place("s3://bucket/out"), 1 << 60)
 
 
 def test_hash_and_fingerprint_agree_with_hashlib(tmp_path: Path) -> None:
