@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
-from jobs.apart import Apart
+from jobs.apart import Apart, Call, spread
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, kind_of
 from jobs.ledger import ReelLedger
+from jobs.pool import processors
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
 from jobs.worker import Failure, failure
@@ -25,6 +27,8 @@ from pipeline.storage import Place, is_local, local_path, place
 if TYPE_CHECKING:
     from pipeline.codecs import Codec, EncoderSettings
     from pipeline.gpu import Hwaccel
+
+_ITEMS_A_READER = 16  # that are worth the second which another process takes to start
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Planner:
         """Names input, place and settings; the same in every job with this OUTDIR."""
         source = str(local_path(item.path).absolute()) if is_local(item.path) else item.path
         return short_hash(source, str(item.name), self.recipe.digest(), self.weights, *item.files)
+
+    def readers(self, items: int) -> int:
+        """Processes to read so many items with; one where a GPU's encoders are tried out, of which there are few."""
+        return 1 if self.recipe.hwaccel != "none" else max(1, min(processors(), items // _ITEMS_A_READER))
 
     def plan(self, item: Item) -> Reel:
         """Probe the item and settle everything; raises ReelcolorError."""
@@ -162,16 +170,24 @@ def plan_all(
 
     `heard` is told of each path, its number and how many there are, before it is read.
     """
-    planned: list[tuple[Item, Reel]] = []
-    refused: list[Refusal] = []
-    for number, item in enumerate(items, 1):
-        heard(item.path, number, len(items))
-        try:
-            planned.append((item, apart.call(item.path, planner.plan, item)))
-        except Exception as e:  # one file never stops a batch
-            why = failure(e, item.path)
-            refused.append(Refusal(planner.reel_id(item), item.path, why.message, failure=why))
-    return planned, refused
+
+    def calls() -> Iterator[Call]:
+        for number, item in enumerate(items, 1):
+            heard(item.path, number, len(items))
+            yield item.path, planner.plan, item
+
+    found: dict[int, tuple[Item, Reel]] = {}
+    refused: dict[int, Refusal] = {}
+    with contextlib.ExitStack() as stack:
+        more = [stack.enter_context(Apart(apart.debug)) for _ in range(planner.readers(len(items)) - 1)]
+        for n, outcome in spread([apart, *more], calls()):
+            item = items[n]
+            if isinstance(outcome, Exception):  # one file never stops a batch
+                why = failure(outcome, item.path)
+                refused[n] = Refusal(planner.reel_id(item), item.path, why.message, failure=why)
+            else:
+                found[n] = item, outcome
+    return [found[n] for n in sorted(found)], [refused[n] for n in sorted(refused)]
 
 
 def settle_names(

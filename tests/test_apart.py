@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.apart import Apart
+from jobs.apart import Apart, spread
 from pipeline.errors import InputError, UnsupportedError
 
 
@@ -42,6 +42,19 @@ def test_answers_errors_and_deaths_come_back() -> None:
         with pytest.raises(InputError, match=r"bad\.mkv: reading it crashes the process that does \(SIGSEGV\)"):
             apart.call("bad.mkv", die, signal.SIGSEGV)
         assert apart.call("x", double, 4) == 8
+
+
+def test_several_share_many_calls_and_a_death_costs_one() -> None:
+    calls = [("x", double, n) for n in range(20)]
+    calls[7] = ("bad.mkv", die, signal.SIGKILL)
+    calls[9] = ("x", refuse)  # type: ignore[assignment]
+    with Apart() as one, Apart() as two:
+        outcomes = dict(spread([one, two], iter(calls)))
+        processes = {one.call("x", os.getpid), two.call("x", os.getpid)}
+    assert len(processes) == 2
+    assert "reading it crashes the process" in str(outcomes.pop(7))
+    assert isinstance(outcomes.pop(9), UnsupportedError)
+    assert outcomes == {n: 2 * n for n in range(20) if n not in (7, 9)}
 
 
 def test_it_ends_with_its_parent() -> None:

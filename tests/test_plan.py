@@ -10,6 +10,7 @@ import pytest
 from media import write
 from PIL import Image
 
+from jobs import plan as planning
 from jobs.apart import Apart
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item, find_inputs
@@ -136,6 +137,23 @@ def test_what_cannot_be_planned_does_not_hold_up_the_rest(tmp_path: Path) -> Non
     assert [reel.input for _, reel in planned] == [str(good)]
     assert [refusal.input for refusal in refused] == [str(tmp_path / "bad.mkv")]
     assert heard == [(str(tmp_path / "bad.mkv"), 1, 2), (str(good), 2, 2)]
+
+
+def test_many_are_planned_by_several_processes_to_the_same_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [item(write(tmp_path / f"{n}.mkv", frames=3 + n, **SIZE)) for n in range(6)]
+    (tmp_path / "3.mkv").write_bytes(b"bad")
+    monkeypatch.setattr(planning, "processors", lambda: 3)
+    plans = planner(tmp_path / "out")
+    with Apart() as apart:
+        one = plan_all(plans, items, apart, lambda *_: None)
+        monkeypatch.setattr(planning, "_ITEMS_A_READER", 2)
+        assert (plans.readers(6), plans.readers(2), plans.readers(1)) == (3, 1, 1)
+        several = plan_all(plans, items, apart, lambda *_: None)
+    assert several[0] == one[0]
+    assert [refusal.input for refusal in several[1]] == [str(tmp_path / "3.mkv")]
+    assert planner(tmp_path / "out", hwaccel="auto").readers(1000) == 1
 
 
 def settled(plans: Planner, *items: Item, taken: dict[Path, str] | None = None) -> tuple[list[str], list[str]]:
