@@ -37,7 +37,7 @@ def job_status(job: Job) -> dict[str, Any]:
 
 def all_jobs(outdir: Place) -> list[dict[str, Any]]:
     """Every job of an OUTDIR, the last to be heard of first; without its failures."""
-    names = {name.partition("/")[0] for name in files_below(folder_of(outdir))}
+    names = {name.partition("/")[0] for name in files_below(folder_of(outdir)) if "/" in name}
     found = [job_status(Job(outdir.absolute(), name)) for name in sorted(names)]
     return sorted(found, key=lambda status: str(status["heard"] or ""), reverse=True)
 

@@ -59,7 +59,7 @@ def test_how_many_workers_a_node_has_room_for(shares: Shares, node: dict[str, fl
 
 
 def job_in(out: Path) -> Job:
-    (folder,) = (out / FOLDER).iterdir()
+    (folder,) = (path for path in (out / FOLDER).iterdir() if path.is_dir())
     return find_job(folder.name, str(out))
 
 
