@@ -43,9 +43,10 @@ class Request:
 def compile_model(request: Request) -> dict[str, Any]:
     """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs.
 
-    An int8 graph that does not pass is not written to the output, which is an EngineError, too.
+    An int8 graph that does not pass is not kept, and not written to the output, which is an EngineError, too.
     """
     from model.engines import prove_engine
+    from model.engines.int8 import forget_int8
     from model.weights import load_model
 
     model = load_model(request.model)
@@ -63,6 +64,8 @@ def compile_model(request: Request) -> dict[str, Any]:
 
             verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
         problem = next((v.problem for v in verdicts if v.problem), "")
+        if graph and problem:
+            forget_int8(model)
         if request.output is not None:
             if problem:
                 raise EngineError(f"{request.output}: not written: {problem}")

@@ -21,6 +21,7 @@ from jobs.compiling_cli import _DEVICES, compile_command
 from jobs.recipe import PRECISIONS
 from model import engines
 from model.bins import gamut_bins
+from model.cache import cache_folder
 from model.engines import selftest
 from model.engines.openvino import has_bf16
 from model.engines.torch import TorchEngine
@@ -134,11 +135,10 @@ def test_int8_is_made_from_photographs(
     assert again.stdout.splitlines()[0] == result.stdout.splitlines()[0]
 
 
-def test_an_int8_graph_that_does_not_pass_is_not_written(
+def test_an_int8_graph_that_does_not_pass_is_neither_written_nor_kept(
     package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.engines.int8.quantised", lambda *_: b"a graph")
-    monkeypatch.setattr("model.engines.int8.keep_int8", lambda *_: None)
     monkeypatch.setattr("model.engines.prove_engine", lambda model, **_: (TorchEngine(model, 0.4, 1), []))
     unseen = selftest.Verdict("key", "int8", 160, 160, 2.0, 9.0, 20.0, "differs from the reference")
     monkeypatch.setattr("model.engines.selftest.check_on", lambda *_: unseen)
@@ -147,6 +147,7 @@ def test_an_int8_graph_that_does_not_pass_is_not_written(
     assert result.exit_code == 1
     assert "film.int8.onnx: not written: differs from the reference" in " ".join(result.stderr.split())
     assert not list(tmp_path.iterdir())
+    assert not list(cache_folder().glob("*.int8"))
 
 
 def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs: Path) -> None:

@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.engines.base import Engine
-from model.engines.selftest import SIZE, Verdict, check, fallbacks, open_proven
+from model.engines.selftest import SIZE, Verdict, fallbacks, open_proven
 from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
@@ -71,22 +68,6 @@ def prove_engine(
             failed.append(f"{e}; another engine is used instead")
             _log.warning(failed[-1])
     return _noted(last(wish), failed)
-
-
-def self_test(engine: Engine) -> None:
-    """Hold an engine against the reference; EngineError where it differs.
-
-    Catches a stale or damaged cache, and a runtime that computes wrongly on this machine.
-    """
-    if problem := check(engine).problem:
-        raise EngineError(problem)
-
-
-def sample_picture() -> NDArray[np.float32]:
-    """L* (1, 1, 64, 96) of waves and an edge, for comparing two ways to compute the same colours."""
-    y, x = np.mgrid[0:64, 0:96].astype(np.float32)
-    picture: NDArray[np.float32] = (50 + 30 * np.sin(x / 9) * np.cos(y / 7) + 15 * (x > 48)).astype(np.float32)
-    return picture[None, None]
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ def keep_int8(model: Model, graph: bytes) -> None:
     keep(_path(model), _header(model), graph)
 
 
+def forget_int8(model: Model) -> None:
+    """Take it out again, so that the one that is shipped counts."""
+    _path(model).unlink(missing_ok=True)
+
+
 def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
     """The INT8 graph of a model as ONNX.
 
