@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.inputs import Item
 from pipeline.errors import InputError
-from pipeline.ranges import VERSION_KEYS
+from pipeline.ranges import VERSION_KEYS, StoredObject
 from pipeline.storage import fingerprint, is_local, local_path, open_input
 from pipeline.stores import StorePath
 
@@ -35,6 +35,30 @@ def fingerprint_of(item: Item) -> dict[str, Any]:
     if item.files:
         return _of_listing(local_path(item.path), item.files)
     return fingerprint(item.path)
+
+
+def stamp_of(item: Item) -> str:
+    """When a source was last written, which tells of a change that its fingerprint does not show, or of none at all.
+
+    It decides what may be in one output together, not whether an output is still that of its source: a copy of a
+    source, brought back from elsewhere, is as good. Raises InputError or StorageError where a file is gone.
+    """
+    if item.kind == "scan":
+        from pipeline.scans import scan_files, scan_source
+
+        return _times(scan_files(scan_source(item.path, Fraction(1))))
+    if item.files:  # their fingerprint says so
+        return ""
+    return _times([local_path(item.path)]) if is_local(item.path) else str(StoredObject(StorePath(item.path)).signature)
+
+
+def _times(paths: Iterable[Path]) -> str:
+    """A hash of these files' times of change."""
+    try:
+        times = [path.stat().st_mtime_ns for path in paths]
+    except OSError as e:
+        raise InputError(f"{e.filename}: cannot be read: {e.strerror}") from e
+    return hashlib.sha256(str(times).encode()).hexdigest()
 
 
 def _of_listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -220,13 +220,15 @@ class Job:
                 return ledger, done
         return None
 
-    def sweep(self, reel: ReelLedger, output: str, targets: Collection[Place]) -> None:
+    def sweep(self, reel: ReelLedger, output: str, targets: tuple[Place, ...]) -> None:
         """Remove what killed runs left half-written of an output, which this run has claimed.
 
-        Other jobs that had announced it do not make it any more: what will be there is not theirs.
+        Other jobs that had announced it do not make it any more: what will be there is not theirs. Of a folder, to
+        which others may add, that cannot be said; nor on a store, where nothing can be claimed.
         """
         reel.sweep(targets)
-        for other in self._announcers.get(output, ()) if isinstance(self.outdir, Path) else ():
+        claimed = isinstance(self.outdir, Path) and targets == (self.outdir / output,)
+        for other in self._announcers.get(output, ()) if claimed else ():
             if other.folder != reel.folder:
                 other.sweep(targets)
                 other.retract()

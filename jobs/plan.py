@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from jobs.apart import Apart, Call, spread
-from jobs.fingerprints import fingerprint_of
+from jobs.fingerprints import fingerprint_of, stamp_of
 from jobs.inputs import Item, kind_of
 from jobs.ledger import ReelLedger
 from jobs.pool import processors
@@ -91,6 +91,7 @@ class Planner:
         from pipeline.segments import cut_segments
         from pipeline.temporal import WARMUP_FRAMES
 
+        fingerprint, stamp = fingerprint_of(item), stamp_of(item)
         info = probe(source, fps)
         others = other_streams(source)
         hwaccel = cast("Hwaccel", self.recipe.hwaccel)
@@ -105,7 +106,8 @@ class Planner:
             item=item,
             output=self.outdir / name,
             name=str(name),
-            fingerprint=fingerprint_of(item),
+            fingerprint=fingerprint,
+            stamp=stamp,
             segments=cut_segments(source, info, self.recipe.segment_seconds, WARMUP_FRAMES),
             look=self.recipe.look,
             warnings=(*info.warnings, *spec.notes, *container.notes, *remarks),
@@ -126,16 +128,19 @@ class Planner:
         from pipeline.album import cut_album
         from pipeline.archives import list_members
 
+        fingerprint, stamp = fingerprint_of(item), stamp_of(item)
         album = list_members(item.path, self.recipe.limits, item.files or None)
         if not any(member.is_image for member in album.members):
-            raise InputError(f"{item.path}: holds no image that can be coloured; see the list of formats")
+            damage = "; ".join(album.errors)
+            raise InputError(f"{item.path}: {damage or 'holds no image that can be coloured; see the list of formats'}")
         return AlbumReel(
             id=self.reel_id(item),
             input=item.path,
             item=item,
             output=self.outdir / item.name,
             name=str(item.name),
-            fingerprint=fingerprint_of(item),
+            fingerprint=fingerprint,
+            stamp=stamp,
             segments=cut_album(album),
             look=self.recipe.look,
             warnings=album.warnings,

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from jobs.inputs import Item
@@ -44,9 +44,14 @@ class Assembled:
     digest: Digest | None = None
 
 
+def first_file(output: str, files: Sequence[str]) -> str:
+    """The name below OUTDIR of an output, or of the first of its `files`."""
+    return str(PurePosixPath(output, *files[:1]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reel(ABC):
-    """One input's plan. `name` is the output's place below OUTDIR, `fingerprint` tells a changed source."""
+    """One input's plan. `name` is the output's place below OUTDIR, `fingerprint` and `stamp` tell a changed source."""
 
     id: str
     input: str
@@ -54,6 +59,7 @@ class Reel(ABC):
     output: Place
     name: str
     fingerprint: Mapping[str, Any]
+    stamp: str
     segments: tuple[Segment, ...]
     look: Look
     warnings: tuple[str, ...] = ()
@@ -106,6 +112,15 @@ class Reel(ABC):
     def targets(self) -> tuple[Place, ...]:
         """Every file that the output consists of."""
         return (self.output,)
+
+    @property
+    def first_file(self) -> str:
+        """The name below OUTDIR of the output, or of the first of its files: what a run claims."""
+        return first_file(self.name, self._files())
+
+    def _files(self) -> tuple[str, ...]:
+        """As in `records.Done`."""
+        return (".",)
 
     def existing(self) -> Place | None:
         """A file that is there already under one of the output's names."""

@@ -132,7 +132,7 @@ class Run:
     def _admit(self, reel: Reel, before: Before) -> None:
         """Take the reel in, unless another run makes its output, or something else is in that place."""
         ledger = self._job.reel(reel.id)
-        if not self._job.claim(reel.name):
+        if not self._job.claim(reel.first_file):
             error = f"{reel.input}: another run is making {reel.output}; wait for it, then run the same command again"
             self.books.finish(reel.id, Result(reel.input, str(reel.output), "failed", error=error))
             return

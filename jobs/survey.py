@@ -13,7 +13,7 @@ from jobs.inputs import Item
 from jobs.ledger import Job, ReelLedger
 from jobs.plan import Planner, short_hash
 from jobs.records import Done, Record, only_gone, output_digest
-from jobs.reels import Reel
+from jobs.reels import Reel, first_file
 from pipeline.errors import ReelcolorError
 from pipeline.frames import Segment
 from pipeline.storage import Place
@@ -43,7 +43,7 @@ def look_back(job: Job, planner: Planner, item: Item, note: Note) -> Before:
     if same and intact:
         ledger.remove_left_media()
         return Before(done=done)
-    if not job.claim(done.output):
+    if not job.claim(first_file(done.output, done.files)):
         return Before()  # another run is making it anew; admitting it will say so
     note(f"{item.path}: {'its output is gone or changed' if same else 'changed since it was coloured'}; done again")
     ledger.forget()
@@ -83,7 +83,7 @@ class State:
         """Hash of all that the segment's content depends on but the engine."""
         reel = self.reel
         cut = [segment.start, segment.end, segment.seek]
-        parts = [json.dumps(dict(reel.fingerprint)), json.dumps(cut), reel.settled]
+        parts = [json.dumps(dict(reel.fingerprint)), reel.stamp, json.dumps(cut), reel.settled]
         return short_hash(version("reelcolor"), reel.id, *parts)
 
     def take_stock(self, note: Note) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
-from jobs.fingerprints import fingerprint_of
+from jobs.fingerprints import fingerprint_of, stamp_of
 from jobs.hearing import Say, heard
 from jobs.ledger import ReelLedger, media_name
 from jobs.records import Done, Record, output_digest
@@ -175,7 +175,8 @@ class AssembleTask:
         replace = self.replace or ledger.announced() == self.reel.name  # by an attempt that was ended after it
         if not replace and (there := self.reel.existing()):
             raise self._occupied(str(there))
-        if fingerprint_of(self.reel.item) != self.reel.fingerprint:
+        item = self.reel.item
+        if (fingerprint_of(item), stamp_of(item)) != (self.reel.fingerprint, self.reel.stamp):
             raise InputError(f"{self.reel.input}: changed while it was coloured; run the same command again")
         ledger.announce(self.reel.name)
         files = [dataclasses.replace(r.file, path=str(ledger.media(r.file.path))) for r in self.records]

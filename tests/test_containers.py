@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 from media import Video, write
 from reels import QUICK, rich_source
 
+from pipeline import containers
 from pipeline.containers import choose_container, preflight
 from pipeline.encode import PROFILES, EncoderSettings, EncoderSpec, resolve_encoder
-from pipeline.errors import UnsupportedError
+from pipeline.errors import StorageError, UnsupportedError
 from pipeline.frames import Source, StreamInfo
 from pipeline.probe import other_streams, probe
 from pipeline.streams import Container
@@ -159,3 +161,14 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     chosen(path, QUICK)
     assert not list(temporary.iterdir())
+
+
+def test_no_room_for_a_trial_is_no_fault_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, info, spec = resolved(write(tmp_path / "a.mp4", frames=2))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise av.error.FFmpegError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(containers, "write_reel", full)
+    with pytest.raises(StorageError, match="trial file cannot be written: No space left on device; set TMPDIR"):
+        choose_container(info, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
@@ -111,6 +112,12 @@ def test_what_is_no_album(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(InputError, match=r"a\.zip: holds no image"):
         planner(tmp_path).plan(item(tmp_path / "a.zip", "album"))
+    path = tmp_path / "cut.tar.bz2"
+    with tarfile.open(path, "w:bz2") as archive:
+        archive.add(images(tmp_path / "pictures", 3), "pictures")
+    path.write_bytes(path.read_bytes()[:-50])  # it is one block, of which nothing is left
+    with pytest.raises(InputError, match=r"cut\.tar\.bz2: .*is truncated"):
+        planner(tmp_path / "out").plan(item(path, "album"))
 
 
 def test_a_name_that_tells_nothing_is_looked_into(tmp_path: Path) -> None:

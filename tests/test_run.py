@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from fakes import SIZE, content, no_leftovers, records, run, statuses
 from media import write
+from PIL import Image
 
 from jobs import pool
 from jobs.ledger import FOLDER, ReelLedger
@@ -224,6 +225,30 @@ def test_damage_before_resume(
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_a_source_that_changes_in_its_middle_is_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where a damaged copy is copied again: neither its size nor its ends tell."""
+    stuffing = (b"\x47\x1f\xff\x10" + bytes([255]) * 184) * 6000  # MPEG-TS's null packets, over a megabyte
+    sound = write(tmp_path / "film.ts", frames=60, gop=2, **SIZE).read_bytes()
+    middle = len(sound) // 2 // 188 * 188 + 100
+    damaged = sound[:middle] + bytes(40) + sound[middle + 40 :]
+    source, out = tmp_path / "film.ts", tmp_path / "out"
+    source.write_bytes(stuffing + damaged + stuffing)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.assemble.assemble", _no_assembly)
+        assert statuses(run(source, out=out)) == ["failed"]
+    made = len(records(out))
+    assert made > 3
+    source.write_bytes(stuffing + sound + stuffing)
+    capsys.readouterr()
+    assert statuses(run(source, out=out)) == ["done"]
+    assert capsys.readouterr().err.count("is done again: it was made from another source") == made
+    run(source, out=tmp_path / "fresh")
+    assert content(out / "film.ts") == content(tmp_path / "fresh/film.ts")
+    source.touch()
+    assert statuses(run(source, out=out)) == ["skipped"], "what is done is told by its content"
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_segments_of_another_engine_are_not_mixed_in(film: Path, reference: Any, tmp_path: Path) -> None:
     interrupted(film, tmp_path)
     records(tmp_path)[0].unlink()
@@ -350,6 +375,21 @@ def test_what_another_run_makes_is_left_to_it(film: Path, reference: Any, tmp_pa
         assert len(records(tmp_path / "out")) == 1, "of the other alone"
     assert statuses(run(film, out=tmp_path / "out")) == ["done"]
     assert content(tmp_path / "out/film.mkv") == reference
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_folders_of_photographs_go_into_one_at_the_same_time(tmp_path: Path) -> None:
+    for name in ("sea", "land"):
+        (tmp_path / name).mkdir()
+        for n in range(2):
+            Image.new("L", (40, 30), 99).save(tmp_path / name / f"{name}{n}.png")
+    out = tmp_path / "out"
+    with rival(out, "sea0.png"):
+        report = run(tmp_path / "sea", tmp_path / "land", out=out)
+        assert statuses(report) == ["failed", "done"]
+        assert "another run is making" in str(report.results[0].error)
+    assert statuses(run(tmp_path / "sea", tmp_path / "land", out=out)) == ["done", "skipped"]
+    assert {path.name for path in out.glob("*.png")} == {"sea0.png", "sea1.png", "land0.png", "land1.png"}
 
 
 @pytest.mark.usefixtures("no_ray")
