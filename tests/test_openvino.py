@@ -211,6 +211,25 @@ def test_workers_that_start_together_all_have_the_same_colours(model: Model, blo
         assert unsealed(engine._path(64, 96), engine._header(64, 96, cpu_settings("fp32", 2)))
 
 
+def test_what_cannot_be_kept_costs_no_picture(
+    model: Model, blobs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with OpenVINOEngine(model, 0.38, 2) as engine:
+        expected = engine(PICTURES)
+    for path in blobs.iterdir():
+        path.unlink()
+
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    caplog.set_level(logging.INFO, "model")
+    monkeypatch.setattr(openvino.CompiledModel, "export_model", no_room)
+    with OpenVINOEngine(model, 0.38, 2) as engine:
+        np.testing.assert_array_equal(engine(PICTURES), expected)
+    assert caplog.text.count("not kept") == 1
+    assert not list(blobs.iterdir())
+
+
 def test_a_large_graph_is_not_kept(model: Model, blobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_KEPT", 1000)
     with OpenVINOEngine(model, 0.38, 2) as engine:

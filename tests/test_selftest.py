@@ -200,6 +200,18 @@ def test_memory_running_out_is_no_failure_of_the_precision(model: Model) -> None
     assert [e.open for e in made] == [False]
 
 
+def test_memory_running_out_for_the_reference_is_told_as_such(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Changed(model, lambda ab: ab)
+
+    def no_room(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16777216 bytes.")
+
+    monkeypatch.setattr(engine, "compute", lambda lightness: reference(model, 0.38, lightness))
+    monkeypatch.setattr(selftest, "reference", no_room)
+    with pytest.raises(OutOfMemoryError, match="not enough memory for one picture"):
+        check(engine, 64, 96)
+
+
 def test_fallbacks_keep_the_order_and_what_is_offered() -> None:
     assert fallbacks("int8", ["fp32", "bf16"]) == ["int8", "bf16", "fp32"]
     assert fallbacks("fp16", ["fp32"]) == ["fp16", "fp32"]

@@ -127,8 +127,11 @@ class OpenVINOEngine(Engine):
         compiled = self._core.compile_model(graph, "CPU", settings)
         if len(self._graph) <= _MOST_KEPT:
             stream = io.BytesIO()
-            compiled.export_model(stream)
-            keep(path, header, stream.getvalue())
+            try:
+                compiled.export_model(stream)
+                keep(path, header, stream.getvalue())
+            except (RuntimeError, MemoryError) as e:
+                _log.info("%s: not kept: %s", path, e)
         return compiled
 
     def _path(self, h: int, w: int) -> Path:

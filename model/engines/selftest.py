@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.engines.base import ADVICE, Engine
+from model.engines.base import ADVICE, Engine, engine_error
 from model.export import Graph
 from model.measures import delta_e_2000
 from model.precision import Precision
@@ -73,13 +73,15 @@ def check_on(engine: Engine, frames: NDArray[np.float32], pictures: str) -> Verd
     _, _, h, w = frames.shape
     try:
         found = engine(frames)
+        expected = reference(engine.model, engine.temperature, frames)
     except OutOfMemoryError:
         raise
+    except (RuntimeError, MemoryError) as e:  # the reference's
+        raise engine_error(engine.key, e) from e
     except EngineError as e:
         return Verdict(
             engine.key, engine.precision, h, w, None, None, None, str(e).removesuffix(f"; {ADVICE}"), pictures
         )
-    expected = reference(engine.model, engine.temperature, frames)
     difference = differences(frames, expected, found)
     mean, p99, largest = float(difference.mean()), float(np.percentile(difference, 99)), float(difference.max())
     limits = LIMITS[engine.precision]
