@@ -126,7 +126,7 @@ def head_of(address: str) -> str:
 
 
 def knock(head: str) -> None:
-    """Return if a cluster that takes our token answers there; raises ConnectionError, or what Ray says of the token."""
+    """Return if something that takes our token answers there; raises ConnectionError, or what Ray says of the token."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
 
@@ -135,6 +135,8 @@ def knock(head: str) -> None:
             channel.unary_unary(_ALIVE)(b"", timeout=_PATIENCE)
         except grpc.RpcError as e:
             call: Any = e
+            if call.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return  # as at ray:// addresses
             raise ConnectionError(f"{call.code().name}: {call.details()}") from e
 
 
