@@ -42,7 +42,7 @@ def train(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Train a network by a recipe: default, refine, underwater, eccv16, colorunet, or a TOML file of your own.
+    """Train a network by a recipe: default, fast, refine, underwater, eccv16, colorunet, or a TOML file of your own.
 
     OUT gets the model package RECIPE.safetensors, best.safetensors (the best so far, while it runs), metrics.csv,
     loss.png, a sheet of samples at every evaluation, and a report on the pictures. Ctrl-C ends it after the step in

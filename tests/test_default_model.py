@@ -72,8 +72,13 @@ SCENES: dict[str, Lightness] = {
 }
 
 
+@pytest.fixture(scope="module", params=["default", "fast"])
+def shipped(request: pytest.FixtureRequest) -> Model:
+    return load_model(request.param)
+
+
 @pytest.fixture(scope="module")
-def shipped() -> Model:
+def default() -> Model:
     return load_model("default")
 
 
@@ -118,8 +123,8 @@ def test_grass_is_green(shipped: Model, name: str) -> None:
 
 def measured(model: Model, pictures: list[NDArray[np.uint8]]) -> dict[str, float]:
     """What the floors are held against."""
-    shipped = load_model("default")
-    weights = ClassWeights(shipped.bins.centers, shipped.prior)
+    default = load_model("default")
+    weights = ClassWeights(default.bins.centers, default.prior)
     ways = {"truth": None, "gray": all_grey, "model": colours(model)}
     found = compare(ways, pictures, weights, area=H * H, replicates=0, threads=1)
     score = score_of(found["model"], found["gray"], found["truth"])
@@ -164,17 +169,17 @@ def bins_in_another_order(network: nn.Module) -> None:
     "damage", [no_head, random_weights, noisy_weights, features_in_another_order, bins_in_another_order]
 )
 def test_damaged_weights_are_below(
-    shipped: Model, photographs: list[NDArray[np.uint8]], damage: Callable[[nn.Module], None]
+    default: Model, photographs: list[NDArray[np.uint8]], damage: Callable[[nn.Module], None]
 ) -> None:
-    network = copy.deepcopy(shipped.network)
+    network = copy.deepcopy(default.network)
     with torch.no_grad():
         damage(network)
-    assert min(measured(dataclasses.replace(shipped, network=network), photographs).values()) < 0
+    assert min(measured(dataclasses.replace(default, network=network), photographs).values()) < 0
 
 
 @pytest.mark.parametrize("centers", [lambda ab: ab[:, ::-1], lambda ab: -ab], ids=["a and b swapped", "negative"])
 def test_so_are_wrong_bins(
-    shipped: Model, photographs: list[NDArray[np.uint8]], centers: Callable[[Lightness], Lightness]
+    default: Model, photographs: list[NDArray[np.uint8]], centers: Callable[[Lightness], Lightness]
 ) -> None:
-    bins = dataclasses.replace(shipped.bins, centers=centers(shipped.bins.centers))
-    assert min(measured(dataclasses.replace(shipped, bins=bins), photographs).values()) < 0
+    bins = dataclasses.replace(default.bins, centers=centers(default.bins.centers))
+    assert min(measured(dataclasses.replace(default, bins=bins), photographs).values()) < 0

@@ -70,7 +70,7 @@ def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:
         recipe.within(1.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["colorunet", "default", "eccv16", "refine", "underwater"])
+@pytest.mark.parametrize("name", ["colorunet", "default", "eccv16", "fast", "refine", "underwater"])
 def test_the_shipped_ones(name: str) -> None:
     assert name in shipped()
     recipe = load_recipe(name).on(["photos"]).beginning_with(None)
