@@ -191,7 +191,7 @@ def plan_all(
                 why = failure(outcome, item.path)
                 refused[n] = Refusal(planner.reel_id(item), item.path, why.message, failure=why)
             else:
-                found[n] = item, outcome
+                found[n] = item, dataclasses.replace(outcome, item=item)  # not the copy: it may name a million files
     return [found[n] for n in sorted(found)], [refused[n] for n in sorted(refused)]
 
 
