@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.codecs import Codec, EncoderSettings
     from pipeline.gpu import Hwaccel
 
-_ITEMS_A_READER = 16  # that are worth the second which another process takes to start
+_FILES_A_READER = 16  # that are worth the second which another process takes to start
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Planner:
         source = str(local_path(item.path).absolute()) if is_local(item.path) else item.path
         return short_hash(source, str(item.name), self.recipe.digest(), self.weights, *item.files)
 
-    def readers(self, items: int) -> int:
-        """Processes to read so many items with; one where a GPU's encoders are tried out, of which there are few."""
-        return 1 if self.recipe.hwaccel != "none" else max(1, min(processors(), items // _ITEMS_A_READER))
+    def readers(self, files: int) -> int:
+        """Processes to read so many files with; one where a GPU's encoders are tried out, of which there are few."""
+        return 1 if self.recipe.hwaccel != "none" else max(1, min(processors(), files // _FILES_A_READER))
 
     def plan(self, item: Item) -> Reel:
         """Probe the item and settle everything; raises ReelcolorError."""
@@ -183,8 +183,9 @@ def plan_all(
 
     found: dict[int, tuple[Item, Reel]] = {}
     refused: dict[int, Refusal] = {}
+    files = sum(not item.files for item in items)  # a folder's images are not opened
     with contextlib.ExitStack() as stack:
-        more = [stack.enter_context(Apart(apart.debug)) for _ in range(planner.readers(len(items)) - 1)]
+        more = [stack.enter_context(Apart(apart.debug)) for _ in range(planner.readers(files) - 1)]
         for n, outcome in spread([apart, *more], calls()):
             item = items[n]
             if isinstance(outcome, Exception):  # one file never stops a batch

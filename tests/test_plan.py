@@ -155,7 +155,7 @@ def test_many_are_planned_by_several_processes_to_the_same_plan(
     plans = planner(tmp_path / "out")
     with Apart() as apart:
         one = plan_all(plans, items, apart, lambda *_: None)
-        monkeypatch.setattr(planning, "_ITEMS_A_READER", 2)
+        monkeypatch.setattr(planning, "_FILES_A_READER", 2)
         assert (plans.readers(6), plans.readers(2), plans.readers(1)) == (3, 1, 1)
         several = plan_all(plans, items, apart, lambda *_: None)
     assert several[0] == one[0]
