@@ -6,7 +6,7 @@ import json
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from media import write
 from PIL import Image
 
 from jobs import lease
+from jobs import plan as planning
 from jobs.apart import Apart
 from jobs.inputs import Found, find_inputs
 from jobs.ledger import FOLDER
@@ -82,7 +83,11 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(self: Apart, path: str, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
+    def spread(helpers: list[Apart], calls: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        return enumerate(helpers[0].call(*arguments) for arguments in calls)
+
     monkeypatch.setattr(Apart, "call", call)
+    monkeypatch.setattr(planning, "spread", spread)
 
 
 @pytest.fixture
