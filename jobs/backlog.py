@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from jobs.hands import Load
-from jobs.worker import Task
+from jobs.tasks import Task
 
 T = TypeVar("T")
 _ANY = ""  # the key of what no engine is needed for

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from jobs.console import Console
+from jobs.failures import Failure
 from jobs.hands import Census
 from jobs.journal import Journal, Standing
 from jobs.ledger import Job
 from jobs.metrics import Meters
 from jobs.results import Report, Result, whole
 from jobs.survey import State
-from jobs.worker import Failure, Task
+from jobs.tasks import Task
 from pipeline.errors import StorageError
 
 _INTERRUPTED = "interrupted; run the same command again to go on from here"

@@ -59,7 +59,7 @@ class Cluster:
     def wanted(self) -> int:
         """How many workers there should be: as many as there is room for, or as were asked for; one at least.
 
-        None while the head is silent: to ask for one would take until it answers.
+        No more while the head is silent: to ask for one would take until it answers.
         """
         self._looked = float("-inf")
         room = sum(sum(self._shares.slots(node)) for node in self._look().values())

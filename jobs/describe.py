@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.apart import Apart
+from jobs.failures import failure
 from jobs.inputs import Item, find_inputs
 from jobs.recipe import Recipe
 from jobs.records import plain
 from jobs.text import size
-from jobs.worker import failure
 from pipeline.frames import FrameBatch, Source, StreamInfo
 
 _LOOKS = 8  # pictures in which colour is looked for, spread over the reel

@@ -17,8 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from jobs.backlog import Backlog
+from jobs.failures import Failure, FailureKind
 from jobs.hands import Census, Hand, Inbox, Listener, WorkerDied
-from jobs.worker import IN_FLIGHT, Failure, FailureKind, Outcome, Task
+from jobs.tasks import Outcome, Task
+from jobs.worker import IN_FLIGHT
 from pipeline.errors import EngineError
 
 TICK = 0.25  # seconds between progress reports

@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jobs.failures import Failure
 from jobs.records import Done, Record
-from jobs.worker import Failure, Outcome, Pulse, Task
+from jobs.tasks import Outcome, Task
+from jobs.worker import Pulse
 
 
 class WorkerDied(Exception):  # noqa: N818  (an event, not an error of this process)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.apart import Apart
+from jobs.failures import failure
 from jobs.reels import Reel
 from jobs.sample import Sample, hold_engine, sample
-from jobs.worker import Opener, failure
+from jobs.worker import Opener
 from pipeline.errors import EngineError
 
 

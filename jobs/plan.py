@@ -13,13 +13,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from jobs.apart import Apart, Call, spread
+from jobs.failures import Failure, failure
 from jobs.fingerprints import fingerprint_of, stamp_of
 from jobs.inputs import Item, kind_of
 from jobs.ledger import ReelLedger
 from jobs.pool import processors
 from jobs.recipe import Recipe
 from jobs.reels import AlbumReel, Reel, VideoReel, contents_of
-from jobs.worker import Failure, failure
 from pipeline.errors import InputError, RecipeError
 from pipeline.frames import Source
 from pipeline.storage import Place, is_local, local_path, place

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from jobs.failures import Failure
 from jobs.hands import WorkerDied
-from jobs.worker import IN_FLIGHT, Failure, Opener, Outcome, Pulse, Task, Worker
+from jobs.tasks import Outcome, Task
+from jobs.worker import IN_FLIGHT, Opener, Pulse, Worker
 
 
 class RayHand:

@@ -15,6 +15,7 @@ from jobs.books import Books
 from jobs.console import Console
 from jobs.drive import Drive
 from jobs.estimate import typical
+from jobs.failures import Failure, as_error
 from jobs.hands import Census, Load
 from jobs.hardware import check_hwaccel
 from jobs.inputs import Found, Item, find_inputs
@@ -26,7 +27,8 @@ from jobs.request import Colouring, Request, default_colouring, job_of, sources_
 from jobs.results import Report, Result, finished
 from jobs.shares import Shares, memory_of
 from jobs.survey import Before, State, look_back
-from jobs.worker import AssembleTask, Failure, SegmentTask, Task, Worker, as_error
+from jobs.tasks import AssembleTask, SegmentTask, Task
+from jobs.worker import Worker
 from pipeline.errors import EngineError, StorageError
 from pipeline.frames import Segment
 

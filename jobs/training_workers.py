@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.pool import local_ray
+from jobs.pool import local_ray, start_ray
 from pipeline import errors
 from pipeline.errors import EngineError, ReelcolorError
 
@@ -169,7 +169,7 @@ def _ray(address: str | None, workers: int, debug: bool) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address, log_to_driver=debug, logging_level=logging.INFO if debug else logging.CRITICAL)
+        start_ray(address=address, log_to_driver=debug, logging_level=logging.INFO if debug else logging.CRITICAL)
     except Exception as e:  # Ray raises all sorts
         raise EngineError(f"{address}: no Ray cluster answers there: {_short(e)}") from e
     try:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.drive import Drive
+from jobs.failures import Failure
 from jobs.hands import Census, Inbox, Load, WorkerDied
-from jobs.worker import Failure, Pulse
+from jobs.worker import Pulse
 
 
 @dataclass(frozen=True)

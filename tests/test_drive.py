@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from simulated import FakeTask, Heard, World, drive, reel
 
+from jobs.failures import Failure
 from jobs.hands import Census, WorkerDied
-from jobs.worker import Failure
 from pipeline.errors import EngineError
 
 

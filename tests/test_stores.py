@@ -295,7 +295,7 @@ def test_what_is_damaged_on_the_store_is_done_again(
 ) -> None:
     out = place("counting://b/out")
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.worker.AssembleTask.run", interrupt)
+        patch.setattr("jobs.tasks.AssembleTask.run", interrupt)
         assert run(film, out=out).interrupted
     media = [name for name in names(store) if name.endswith(".seg")]
     assert len(media) > 3
