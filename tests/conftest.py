@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tensors as small as these, threads wait longer than they work
-
 from pathlib import Path
 from typing import Any
 
