@@ -33,6 +33,7 @@ class Books:
         self._results: dict[str, Result] = {}
         self._parts: dict[str, list[str]] = {}  # input → its reels
         self._open: Counter[str] = Counter()  # input → how many of these have no result yet
+        self._unsettled = 0  # inputs that have none, or not all
         self._spans: dict[str, tuple[float, float]] = {}  # input → from when to when it was worked on
         self._standing = Standing()
         self._begun = time.monotonic()
@@ -44,6 +45,7 @@ class Books:
         if reel_id not in self.inputs:
             self.inputs[reel_id] = path
             self._parts.setdefault(path, []).append(reel_id)
+            self._unsettled += not self._open[path]
             self._open[path] += 1
 
     def note(self, line: str) -> None:
@@ -88,7 +90,7 @@ class Books:
         standing.census = census
         standing.fps = (standing.frames_done - self._at_start) / max(0.001, time.monotonic() - self._begun)
         standing.reels["under way"] = under_way = len({self.inputs[reel_id] for reel_id in done})
-        standing.reels["waiting"] = len(+self._open) - under_way
+        standing.reels["waiting"] = self._unsettled - under_way
         self._journal.beat(standing)
         if self._meters is not None:
             self._meters.show(standing)
@@ -111,7 +113,9 @@ class Books:
     def result(self, reel_id: str, result: Result) -> Result | None:
         """What became of a reel in this run, of which the ledger is not told. Its input's result, if that is whole."""
         path, now = self.inputs[reel_id], time.monotonic()
-        self._open[path] -= reel_id not in self._results
+        new = reel_id not in self._results
+        self._open[path] -= new
+        self._unsettled -= new and not self._open[path]
         self._results[reel_id] = result
         begun, _ = self._spans.get(path, (now, now))
         self._spans[path] = min(begun, now - result.seconds), now
@@ -131,7 +135,7 @@ class Books:
         """Results in the order of the inputs."""
         report = Report(tuple(map(self._whole, self._parts)), interrupted)
         self._standing.reels["under way"] = 0
-        self._standing.reels["waiting"] = len(+self._open)
+        self._standing.reels["waiting"] = self._unsettled
         self._standing.census = Census(retries=self._standing.census.retries, doubled=self._standing.census.doubled)
         state = "interrupted" if interrupted else "failed" if report.exit_code else "done"
         self._journal.beat(self._standing, state)

@@ -113,7 +113,7 @@ class ReelLedger:
     def read_done(self) -> Done | None:
         """The finished reel's record; None where there is none that can be read."""
         try:
-            return Done.from_json((self.folder / "done.json").read_bytes().decode("ascii"))
+            return Done.from_json((self.folder / "done.json").read_bytes())
         except (OSError, ValueError):
             return None
 

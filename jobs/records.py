@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import hashlib
 import json
@@ -69,7 +70,7 @@ class Done:
     digests: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, text: str) -> Done:
+    def from_json(cls, text: builtins.bytes) -> Done:
         """Raises ValueError where the text is not a whole record."""
         try:
             data = json.loads(text)

@@ -247,7 +247,7 @@ class Run:
     def _segment_task(self, state: State, segment: Segment) -> Task:
         part = state.reel.part(segment)
         media = media_name(segment.index, unique=self._request.shares is not None)
-        room = round(typical(state.reel).bytes.likely * segment.frames / max(1, state.reel.frames))
+        room = round(typical(state.reel).bytes.low * segment.frames / max(1, state.reel.frames))
         return SegmentTask(part, segment, state.ledger.folder, state.identity(segment), self._settings, media, room)
 
     def _assemble_task(self, state: State) -> Task:

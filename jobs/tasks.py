@@ -64,7 +64,7 @@ class Task(Protocol):
 class SegmentTask:
     """Colour one segment: its media file, `media` in the segments folder, then its ledger record.
 
-    `room`: bytes that the media file takes, roughly.
+    `room`: bytes that the media file takes at least, as far as is known.
     """
 
     reel: Reel

@@ -156,7 +156,7 @@ class DecodeReport:
     captions: int = 0  # pictures with closed captions inside
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
-    spoilt: list[int] = field(default_factory=list)  # pts of pictures from damage on to the next keyframe
+    spoilt: list[int] = field(default_factory=list)  # pts of pictures from damage on to the next keyframe, rising
     fell_back: str = ""  # why pictures that NVDEC was to decode were decoded in software
 
     @property

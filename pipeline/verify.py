@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -75,8 +76,12 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     later = round(shift / result.time_base)
     report = DecodeReport()
 
+    def moved(pts: int) -> int:
+        return rescale(pts, info.time_base, result.time_base) + later
+
     def spoilt(pts: int) -> bool:
-        return any(rescale(p, info.time_base, result.time_base) + later == pts for p in report.spoilt)
+        at = bisect_left(report.spoilt, pts, key=moved)
+        return at < len(report.spoilt) and moved(report.spoilt[at]) == pts
 
     comparison = _Comparison(info, result, spoilt)
     ours, theirs = _pictures(source, info, report), _pictures(made, result, DecodeReport())

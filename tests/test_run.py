@@ -65,7 +65,7 @@ def test_a_disk_without_room_is_not_written_to(
     film: Path, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "free_bytes", lambda _folder: 1000)
+        patch.setattr(storage, "free_bytes", lambda _folder: 0)
         (result,) = run(film, out=tmp_path).results
     assert result.status == "failed"
     assert " are needed next; free some and run the same command again" in str(result.error)
