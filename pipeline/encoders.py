@@ -32,6 +32,7 @@ from pipeline.errors import UnsupportedError
 from pipeline.frames import ColorTags, FieldOrder, StreamInfo, Subsampling
 from pipeline.lumamap import LumaMap
 from pipeline.planes import pixel_layout
+from pipeline.scheduling import ordinary_threads
 
 # H.273 MatrixCoefficients; BT.601 is 6, or 5 where the source says so.
 _MATRIX_CODES = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "bt2020": 9}
@@ -139,7 +140,8 @@ def open_encoder(spec: EncoderSpec) -> VideoCodecContext:
     """An open encoder outside any container."""
     context = cast(VideoCodecContext, av.CodecContext.create(spec.encoder, "w"))
     configure(context, spec)
-    context.open()
+    with ordinary_threads():
+        context.open()
     return context
 
 

@@ -21,6 +21,7 @@ from pipeline.encoders import EncoderSpec, configure
 from pipeline.errors import UnsupportedError
 from pipeline.frames import StreamInfo
 from pipeline.matroska import ROOM, display_size, set_display_size
+from pipeline.scheduling import ordinary_threads
 from pipeline.storage import is_full
 from pipeline.streams import (
     Container,
@@ -74,7 +75,8 @@ class ReelMuxer:
                 self._output.set_chapters([_later(chapter, reel.container.shift) for chapter in chapters])
             self.tags = self._tags(source, reel.provenance)
             self._output.metadata.update(self.tags)
-            self._output.start_encoding()
+            with ordinary_threads():
+                self._output.start_encoding()
             self._write_covers()
         except av.FFmpegError as e:
             if is_full(e.errno):

@@ -17,6 +17,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.scheduling import ordinary_threads
+
 CODE_SIDE = 32  # pixels of the block code: 4×4 blocks of 8×8
 X264_QUICK = {"preset": "ultrafast", "crf": "10", "x264-params": "scenecut=0:threads=1"}
 
@@ -94,6 +96,8 @@ def write(path: Path, video: Video = Video(), **changes: Any) -> Path:
     video = replace(video, **changes)
     with av.open(str(path), "w", format=video.format, options=video.mux) as container:
         stream = add_video(container, video)
+        with ordinary_threads():
+            container.start_encoding()
         for n in range(video.frames):
             container.mux(encode(stream, video, n))
         container.mux(stream.encode(None))
