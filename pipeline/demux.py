@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
-from av.error import FFmpegError, InvalidDataError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 NO_PTS = int(np.iinfo(np.int64).min)  # a packet without a timestamp
 _PICTURE_ONLY = Disposition.attached_pic | Disposition.timed_thumbnails
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text files as pictures
+# Demuxers that go on to read what their file names: other files, addresses, devices.
+_REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"}
+_LISTS = (b"ffconcat", b"#EXTM3U", b"# VobSub", b"<MPD", b"<AssetMap", b"<CompositionPlaylist")  # how theirs begin
 _IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
+_HEAD = 512  # bytes that tell what a file is that cannot be opened
 _COMPARED = 24  # packets listed both ways before a file is listed without its pictures
 _FRUITLESS = 16  # read errors in a row after which a file is given up
 
@@ -67,7 +71,7 @@ def media_file(url: str) -> Iterator[Any]:
 
 
 def _open(source: Source, file: Any, hwaccel: HWAccel | None, options: dict[str, str]) -> InputContainer:
-    options = {"protocol_whitelist": "file,crypto,data"} | dict(source.options) | options
+    options = confined() | dict(source.options) | options
     try:
         container: InputContainer = av.open(
             file, "r", format=source.format, options=options, metadata_errors="replace", hwaccel=hwaccel
@@ -79,6 +83,16 @@ def _open(source: Source, file: Any, hwaccel: HWAccel | None, options: dict[str,
     except OSError as e:
         raise StorageError(f"{source.url}: cannot be read: {e.strerror or e}") from e
     return container
+
+
+@lru_cache(maxsize=1)
+def confined() -> dict[str, str]:
+    """FFmpeg's options that keep it to the one file it is given, whatever that file or its name says."""
+    return {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(sorted(av.formats_available - _REFERRING)),
+        "pattern_type": "none",  # of a single image: a name with %d or * is a name
+    }
 
 
 def _check_file(source: Source) -> os.stat_result:
@@ -99,10 +113,13 @@ def _check_file(source: Source) -> os.stat_result:
 
 
 def _why_unreadable(source: Source, error: Exception) -> str:
-    if isinstance(error, InvalidDataError) and source.format is None:
+    if isinstance(error, (ArgumentError, InvalidDataError)) and source.format is None:
         with open_input(source.url) as f:
-            if f.read(12)[4:8] == b"ftyp":
-                return "its index (moov) is missing, the recording or copy was cut off; copy it again or recover it"
+            head = f.read(_HEAD)
+        if any(mark in head for mark in _LISTS):
+            return "is a playlist, which says where a film is; pass the film's own files"
+        if head[4:8] == b"ftyp":
+            return "its index (moov) is missing, the recording or copy was cut off; copy it again or recover it"
         return "is not a video that FFmpeg knows; check that it plays, then convert it to mp4 or mkv"
     reason = getattr(error, "strerror", None) or str(error)
     return f"cannot be opened as video ({reason}); check that it plays, then convert it to mp4 or mkv"

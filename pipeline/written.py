@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from pipeline.copying import StreamRecord, is_pause
-from pipeline.demux import NO_PTS, media_file
+from pipeline.demux import NO_PTS, confined, media_file
 from pipeline.storage import Place
 from pipeline.streams import codec_name, is_cover, is_made_by_muxer, rescale
 
@@ -64,7 +64,8 @@ def chapters_of(container: InputContainer, shift: Fraction = Fraction(0)) -> lis
 @contextmanager
 def open_written(path: str | Place, format: str | None = None) -> Iterator[InputContainer]:
     """Open a file that FFmpeg has just written or is said to have; its errors come as they are."""
-    with media_file(str(path)) as file, av.open(file, format=format, metadata_errors="replace") as written:
+    options = confined()
+    with media_file(str(path)) as file, av.open(file, "r", format, options, metadata_errors="replace") as written:
         yield written
 
 

@@ -8,12 +8,14 @@ import av
 import numpy as np
 import pytest
 from media import Video, add_video, encode, frame, ticks, write, write_sound, write_with_company
+from PIL import Image
 
 from pipeline.demux import NO_PTS
 from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
 from pipeline.probe import Chapter, OtherStream, chapters, open_media, other_streams, probe
 from pipeline.timing import continued, frame_rate
+from pipeline.written import open_written
 
 
 def probed(path: Path, fps: Fraction | None = None, **changes: Any) -> StreamInfo:
@@ -298,6 +300,35 @@ def test_names_that_look_like_protocols(tmp_path: Path) -> None:
         plain = write(tmp_path / "plain.mp4", frames=2)
         plain.rename(tmp_path / name)
         assert probe(Source(str(tmp_path / name))).frames == 2
+
+
+LISTS = {
+    "concat": "ffconcat version 1.0\nfile film.ts\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfilm.ts\n#EXT-X-ENDLIST\n",
+    "dash": '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>film.ts</BaseURL></Period></MPD>',
+    "vobsub": "# VobSub index file, v7 (do not modify this line!)\nid: en, index: 0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("concat", "a.mp4"), ("hls", "a.m3u8"), ("dash", "a.mpd"), ("vobsub", "a.idx")]
+)
+def test_a_playlist_is_refused_and_nothing_that_it_names_is_read(tmp_path: Path, kind: str, name: str) -> None:
+    write(tmp_path / "film.ts", frames=3)
+    path = tmp_path / name
+    path.write_text(LISTS[kind])
+    with pytest.raises(InputError, match=r"a\.\w+: is a playlist, .* pass the film's own files"):
+        probe(Source(str(path)))
+    with pytest.raises(av.FFmpegError), open_written(path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["s%d.tga", "s*.tga"])
+def test_a_name_with_a_pattern_is_one_image(tmp_path: Path, name: str) -> None:
+    for n, file in enumerate((name, "s0.tga", "s1.tga")):
+        Image.new("RGB", (32 + 16 * n, 8)).save(tmp_path / file, "TGA")
+    info = probe(Source(str(tmp_path / name)))
+    assert (info.frames, info.width) == (1, 32)
 
 
 def test_a_url_is_read_through_fsspec(tmp_path: Path) -> None:
