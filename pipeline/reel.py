@@ -3,7 +3,7 @@
 decode ─► fields ─► lightness ─► colorizer ─► steady ─► chroma ─► weave ─► encode
  Y', pts            L* at the     ab at 1/4    ab along   Cb, Cr at          Y' as decoded,
                     network size, of that,     motion     the plane's size   new Cb, Cr
-                    without bars  or finer
+                    between bars  or finer
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bars import BarFinder, bar_width, between
+from pipeline.bars import WHOLE, BarFinder, Window
 from pipeline.chroma import ChromaLayout, chroma_planes, chroma_size
-from pipeline.color import lightness_table, neutral
+from pipeline.color import lightness_table
 from pipeline.decode import DecodeReport, decode_segment
 from pipeline.encode import EncoderSpec, SegmentWriter
 from pipeline.fields import split_fields, weave
@@ -103,7 +103,7 @@ class Painter:
             info.color.matrix, info.color.full_range, info.bit_depth, info.subsampling or (1, 1)
         )
         self._target = ChromaLayout(spec.color.matrix, spec.color.full_range, spec.bit_depth, spec.subsampling)
-        self._cuts, self._bar_finder, self._bars = CutDetector(), BarFinder(), 0
+        self._cuts, self._bars, self._window = CutDetector(), BarFinder(), WHOLE
         self._own_colour = OwnColour(info.bit_depth)
         self._steady = Steady()
         self.gamut_pulled = 0
@@ -114,25 +114,26 @@ class Painter:
         lightness = network_input(batch.luma, self._table, self._size)
         cuts = [self._cuts.step(picture) for picture in lightness]
         keeps = [False] * len(batch) if self._look.recolor else self._own_colour.keeps(batch, cuts)
-        bars = [self._bar_finder.step(picture, cut) for picture, cut in zip(lightness, cuts, strict=True)]
-        shown = [self._shown(*each) for each in zip(lightness, batch.luma, bars, strict=True)]
+        windows = [self._bars.step(picture, cut) for picture, cut in zip(lightness, cuts, strict=True)]
+        shown = [self._shown(*each) for each in zip(lightness, batch.luma, windows, strict=True)]
         new = [i for i, keeps_own in enumerate(keeps) if not keeps_own]
         raw = dict(zip(new, self._coloured([shown[i] for i in new]), strict=True))
         for i, keeps_own in enumerate(keeps):
             if not keeps_own:
-                begins = cuts[i] or bars[i] != self._bars
-                ab, self._bars = self._steady.step(raw[i], shown[i], begins), bars[i]
+                if windows[i] != self._window:
+                    self._steady.reframe(*windows[i].seen_from(self._window), shown[i].shape)
+                ab, self._window = self._steady.step(raw[i], shown[i], cuts[i]), windows[i]
             if i >= batch.warmup:
-                yield i, self._own_chroma(batch, i) if keeps_own else self._new_chroma(ab, batch.luma[i], bars[i])
+                yield i, self._own_chroma(batch, i) if keeps_own else self._new_chroma(ab, batch.luma[i], windows[i])
 
-    def _shown(self, lightness: Picture, luma: Plane, bars: int) -> Picture:
-        """L* of what lies between the bars, at the network's size for that; `lightness` where there are none."""
-        if not bars:
+    def _shown(self, lightness: Picture, luma: Plane, window: Window) -> Picture:
+        """L* of what lies in the window, at the network's size for that; `lightness` where that is all."""
+        if window == WHOLE:
             return lightness
-        width = self._info.width - 2 * bar_width(bars, self._info.width)
-        size = network_size(width, self._info.height, self._info.sar)
-        (shown,) = network_input(between(luma, bars)[None], self._table, size)
-        return cast(Picture, shown)
+        inside = window.of(luma)
+        lines = self._info.height * inside.shape[0] // luma.shape[0]  # a field has half of the picture's
+        size = network_size(inside.shape[1], lines, self._info.sar)
+        return cast(Picture, network_input(inside[None], self._table, size)[0])
 
     def _coloured(self, pictures: list[Picture]) -> Iterator[Picture]:
         """ab of each; those of one size that follow each other go to the network together."""
@@ -145,17 +146,8 @@ class Painter:
         cb, cr = (fit_chroma(plane[i], self._source, self._target, batch.luma.shape[1:]) for plane in batch.chroma)
         return cb, cr
 
-    def _new_chroma(self, ab: Picture, luma: Plane, bars: int) -> Chroma:
-        shown = self._spec.luma.apply(between(luma, bars) if bars else luma)
-        cb, cr, pulled = chroma_planes(ab * np.float32(self._look.saturation), shown, self._target)
+    def _new_chroma(self, ab: Picture, luma: Plane, window: Window) -> Chroma:
+        inside = self._spec.luma.apply(window.of(luma))
+        cb, cr, pulled = chroma_planes(ab * np.float32(self._look.saturation), inside, self._target)
         self.gamut_pulled += pulled
-        if not bars:
-            return cb, cr
-        return self._framed(cb, luma.shape[1], bars), self._framed(cr, luma.shape[1], bars)
-
-    def _framed(self, plane: Plane, width: int, bars: int) -> Plane:
-        """A chroma plane of what lies between the bars, and neutral bars, for a picture so wide."""
-        horizontal = self._target.subsampling[0]
-        before = bar_width(bars, width) >> horizontal
-        after = -(-width >> horizontal) - before - plane.shape[1]
-        return cast(Plane, np.pad(plane, ((0, 0), (before, after)), constant_values=neutral(self._target.bit_depth)))
+        return window.framed(cb, luma.shape, self._target), window.framed(cr, luma.shape, self._target)

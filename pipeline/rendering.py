@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.bars import WHOLE, Window, find_window
 from pipeline.chroma import guided_upsample
 from pipeline.color import WHITE_RGB, XYZ_TO_RGB, lab_f_inverse, linear_to_srgb, rgb_to_lab
 from pipeline.frames import Plane
@@ -52,34 +53,49 @@ class Canvas:
         planes = rgb_planes(np.ascontiguousarray(self._picture.pixels[::step, ::step]), "bt601", depth)
         return has_real_colour(*planes, depth)
 
-    @property
-    def network_size(self) -> tuple[int, int]:
-        """(h, w) of the network's input: of the picture as it is looked at."""
-        width, height = self._picture.size
-        return network_size(height, width) if self._picture.orientation in _TRANSPOSED else network_size(width, height)
-
     def network_input(self) -> Floats:
-        """L* (1, h, w), 0..100, upright."""
-        h, w = self.network_size
-        size = (h, w) if self._picture.orientation in _TRANSPOSED else (w, h)
-        lightness = self._lightness(_resize(self._picture.pixels if self._tinted else self.grey, size))
-        return np.ascontiguousarray(upright(lightness, self._picture.orientation))[None]
+        """L* (1, h, w), 0..100, upright, of what lies between black bars, at the network's size for that."""
+        return np.ascontiguousarray(upright(self._view[1], self._picture.orientation))[None]
 
     def colour(self, ab: Floats) -> tuple[Plane, int]:
-        """The picture in colour.
+        """The picture in colour; black bars round it stay without.
 
         ab: (2, h/4, w/4) or finer from the network, upright. Returns RGB codes (H, W, 3) at the picture's depth under
         `output_profile`, and how many pixels were pulled toward neutral to stay inside sRGB.
         """
-        stored = np.ascontiguousarray(as_stored(ab, self._picture.orientation))
+        window = self._view[0]
         rgb = np.empty((*self.grey.shape, 3), self.grey.dtype)
+        if window != WHOLE:
+            self._lay(np.zeros_like(ab), WHOLE, rgb)
+        return rgb, self._lay(np.ascontiguousarray(as_stored(ab, self._picture.orientation)), window, rgb)
+
+    def _lay(self, ab: Floats, window: Window, rgb: Plane) -> int:
+        """Put the colours of a window, as stored, into the picture's; how many pixels were pulled toward neutral."""
+        own, inside = window.of(self._picture.pixels if self._tinted else self.grey), window.of(rgb)
         pulled = 0
-        for rows, a, b in _colour_bands(stored, self.grey, self._picture.bit_depth):
-            own = self._picture.pixels[rows] if self._tinted else self.grey[rows]
-            linear, moved = linear_colour(self._lightness(own), a, b)
-            rgb[rows] = self._codes(linear)
+        for rows, a, b in _colour_bands(ab, window.of(self.grey), self._picture.bit_depth):
+            linear, moved = linear_colour(self._lightness(own[rows]), a, b)
+            inside[rows] = self._codes(linear)
             pulled += moved
-        return rgb, pulled
+        return pulled
+
+    @cached_property
+    def _view(self) -> tuple[Window, Floats]:
+        """What lies between black bars, and its L* (h, w) at the network's size, both as stored."""
+        whole = self._shown(WHOLE)
+        window = find_window(whole) or WHOLE
+        return window, whole if window == WHOLE else self._shown(window)
+
+    def _shown(self, window: Window) -> Floats:
+        """L* (h, w) of a window at the network's size for it, as stored."""
+        pixels = window.of(self._picture.pixels if self._tinted else self.grey)
+        height, width = pixels.shape[:2]
+        if self._picture.orientation in _TRANSPOSED:
+            size = network_size(height, width)
+        else:
+            h, w = network_size(width, height)
+            size = w, h
+        return self._lightness(_resize(pixels, size))
 
     def _lightness(self, pixels: Plane) -> Floats:
         """L* of codes (H, W), or of RGB (H, W, 3) where the picture is tinted."""

@@ -92,6 +92,22 @@ class Steady:
         self._state = _State(picture, steadied, np.minimum(worth, np.float32(self._most)))
         return steadied
 
+    def reframe(self, rows: tuple[float, float], columns: tuple[float, float], shape: tuple[int, ...]) -> None:
+        """Take what was seen so far as if it had been seen through another window, at `shape` (h, w) of lightness.
+
+        rows, columns: from where to where that reaches, in heights and widths of the last picture's. What was not seen
+        yet is worth nothing.
+        """
+        if self._state is None:
+            return
+        shrink = self._state.picture.shape[0] * 2 // self._state.ab.shape[1]
+        cells, places = (shape[0] // shrink, shape[1] // shrink), (shape[0] // 2, shape[1] // 2)
+        self._state = _State(
+            np.asarray(_cropped(self._state.picture, rows, columns, places), np.uint8),
+            np.stack([_float(_cropped(plane, rows, columns, cells)) for plane in self._state.ab]),
+            _float(_cropped(self._state.worth, rows, columns, cells, cv2.BORDER_CONSTANT)),
+        )
+
     def _carry(self, old: _State, picture: Picture) -> tuple[FloatPlane, FloatPlane]:
         """The old ab moved to where its things are now, and its worth in pictures, less where it does not fit."""
         flow, trust = self._motion.between(old.picture, picture, (old.ab.shape[1], old.ab.shape[2]))
@@ -110,6 +126,22 @@ def moved(plane: MatLike, flow: FloatPlane, interpolation: int, border: int = cv
     """(h, w) whose every place shows what `plane` has at that place plus `flow` (h, w, 2), in samples (x, y)."""
     y, x = np.mgrid[: plane.shape[0], : plane.shape[1]].astype(np.float32)
     return cv2.remap(plane, x + flow[..., 0], y + flow[..., 1], interpolation, borderMode=border, borderValue=0)
+
+
+def _cropped(
+    plane: MatLike,
+    rows: tuple[float, float],
+    columns: tuple[float, float],
+    size: tuple[int, int],
+    border: int = cv2.BORDER_REPLICATE,
+) -> MatLike:
+    """What lies between rows and columns, in heights and widths of the plane, at another (h, w)."""
+    y, x = (
+        ((np.arange(new) + 0.5) / new * (stop - start) + start) * old - 0.5
+        for (start, stop), old, new in zip((rows, columns), plane.shape, size, strict=True)
+    )
+    across, down = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return cv2.remap(plane, across, down, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
 
 def _miss(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:

@@ -136,10 +136,10 @@ def encode(stream: Any, video: Video, n: int) -> list[av.Packet]:
     shown = frame(n, video)
     shown.pts = video.pts[n] if video.pts is not None else n
     shown.time_base = video.time_base or 1 / video.rate
-    return list(stream.encode(_with_fields(shown, video.fields) if video.interlaced else shown))
+    return list(stream.encode(with_fields(shown, video.fields) if video.interlaced else shown))
 
 
-def _with_fields(shown: av.VideoFrame, order: str) -> av.VideoFrame:
+def with_fields(shown: av.VideoFrame, order: str) -> av.VideoFrame:
     """The picture flagged as interlaced, which PyAV has no setter for; encoders go by the flags, not by options."""
     graph = av.filter.Graph()
     unit = f"{shown.time_base.numerator}/{shown.time_base.denominator}"

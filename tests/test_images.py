@@ -41,7 +41,7 @@ def colour(data, ab=swirl, limits=DEFAULT_LIMITS):
     for page in range(len(image.sizes)):
         picture = image.read(page)
         canvas = Canvas(picture)
-        h, w = canvas.network_size
+        h, w = canvas.network_input().shape[1:]
         rgb, _ = canvas.colour(ab(h // 4, w // 4))
         image.write(page, picture, rgb)
     return image.finish()
@@ -217,6 +217,27 @@ def test_the_network_sees_it_upright_and_viewers_turn_it_as_before(kind, orienta
     third = len(redness) // 3
     assert redness[:third].mean() > 20
     assert abs(redness[-third:].mean()) < 5
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("tinted", [False, True])
+def test_between_black_bars_a_picture_is_coloured_as_it_is_alone(orientation, tinted):
+    """Upright or not; the bars, not quite black, come out without colour. Being told in 32nds, they leave 4 samples."""
+    rng = np.random.default_rng(4)
+    alone = np.pad(rng.integers(60, 220, (96, 144), np.uint8), 4, constant_values=12)
+    boxed = np.pad(alone, ((16, 16), (24, 24)), constant_values=12)
+    if tinted:
+        alone, boxed = (np.stack([p, p - p // 8, p - p // 4], axis=-1) for p in (alone, boxed))
+    canvas, framed = (Canvas(Picture(p, 8, orientation=orientation)) for p in (alone, boxed))
+    np.testing.assert_array_equal(framed.network_input(), canvas.network_input())
+    ab = rng.normal(0, 20, (2, *(n // 4 for n in canvas.network_input().shape[1:]))).astype(np.float32)
+    expected, pulled = canvas.colour(ab)
+    rgb, pulled_framed = framed.colour(ab)
+    np.testing.assert_array_equal(rgb[16:-16, 24:-24], expected)
+    assert pulled == pulled_framed
+    rgb[16:-16, 24:-24] = 0
+    assert (np.ptp(rgb, axis=-1) == 0).all()
+    assert set(np.unique(rgb)) <= {0, 11, 12}
 
 
 def test_exif_orientation_of_damaged_exif_is_upright():

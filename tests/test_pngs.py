@@ -42,7 +42,7 @@ def coloured(data):
     image = open_image(data, DEFAULT_LIMITS)
     picture = image.read(0)
     canvas = Canvas(picture)
-    h, w = canvas.network_size
+    h, w = canvas.network_input().shape[1:]
     image.write(0, picture, canvas.colour(np.full((2, h // 4, w // 4), 12, np.float32))[0])
     return image.finish()
 

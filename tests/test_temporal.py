@@ -193,3 +193,24 @@ def test_wrong_input_is_named():
         Steady(strength=1)
     with pytest.raises(ValueError, match=r"ab\.shape"):
         Steady().step(np.zeros((2, 8, 9), np.float32), np.zeros((32, 32), np.float32), True)
+
+
+def test_another_window_keeps_what_was_seen_in_its_place():
+    """The middle of a still scene, then all of it again: as if nothing had happened, but for what was out of sight."""
+    lightness = texture(1)
+    ab = np.stack([coarse(texture(seed, grain=20)) for seed in (2, 3)])
+    inner = (slice(48, -48), slice(64, -64))
+    small, inner_ab = lightness[inner].copy(), ab[:, 12:-12, 16:-16]
+    steady = Steady()
+    for _ in range(20):
+        steady.step(ab, lightness, False)
+    steady.reframe((0.25, 0.75), (0.25, 0.75), small.shape)
+    seen = steady.step(np.zeros_like(inner_ab), small, False)
+    np.testing.assert_allclose(seen, STRENGTH * inner_ab, atol=0.2)
+    steady.reframe((-0.5, 1.5), (-0.5, 1.5), lightness.shape)
+    whole = steady.step(np.full_like(ab, 7), lightness, False)
+    np.testing.assert_allclose(
+        whole[:, 13:-13, 17:-17], (STRENGTH * seen + 7 * (1 - STRENGTH))[:, 1:-1, 1:-1], atol=0.2
+    )
+    assert (whole[:, :11] == 7).all()
+    assert (whole[:, :, :15] == 7).all()
