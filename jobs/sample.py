@@ -189,7 +189,7 @@ def _copied_bytes(reel: Reel) -> int:
     """Sound and other streams; members of an archive that are no images."""
     if isinstance(reel, AlbumReel):
         return sum(member.size for member in reel.listed().members if not member.left_out and not member.colourable)
-    from pipeline.demux import packet_index
+    from pipeline.packet_index import packet_index
 
     assert isinstance(reel, VideoReel)
     if reel.item.kind == "scan":

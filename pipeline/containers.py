@@ -13,13 +13,14 @@ import av
 import numpy as np
 
 from pipeline.chroma import chroma_size
-from pipeline.demux import NO_PTS, open_media, packet_index
+from pipeline.demux import NO_PTS, open_media
 from pipeline.encode import FieldMarker, make_frame
 from pipeline.encoders import EncoderSpec, open_encoder
 from pipeline.errors import StorageError, UnsupportedError
 from pipeline.frames import Source, StreamInfo
 from pipeline.join import CodedPicture, write_reel
 from pipeline.mux import Reel
+from pipeline.packet_index import packet_index
 from pipeline.probe import OtherStream, probe
 from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, is_timecode, lost_tags, rescale

@@ -19,6 +19,7 @@ from pipeline.errors import InputError, ReelcolorError
 from pipeline.frames import FrameBatch, Plane, Segment, Source, StreamInfo
 from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, no_nvdec
 from pipeline.planes import pixel_layout, read_planes
+from pipeline.shapes import changed
 from pipeline.tags import side_data
 from pipeline.timing import decoding_delay, decoding_times, frame_ticks, jump_ticks
 
@@ -129,6 +130,7 @@ def _segment_pictures(
         damage = report.damage
         if spoilt:
             report.spoilt.append(pts)
+        report.woven += frame.interlaced_frame and not info.interlaced
         report.captions += side_data(frame, "A53_CC") is not None
         yield _picture(frame, pts, source, info), True
 
@@ -238,10 +240,8 @@ def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -
     layout = pixel_layout(frame.format.name)
     expected = layout if frame.format.name == FORMATS.get(info.pix_fmt) else pixel_layout(info.pix_fmt)
     if (frame.width, frame.height) != (info.width, info.height) or layout != expected:
-        raise InputError(
-            f"{source.url}: changes from {info.width}×{info.height} {info.pix_fmt} to {frame.width}×{frame.height} "
-            f"{frame.format.name} at pts {pts}; split the file there and pass the parts"
-        )
+        was = f"{info.width}×{info.height} {info.pix_fmt}"
+        raise changed(source, was, f"{frame.width}×{frame.height} {frame.format.name}", f"at pts {pts}")
     luma, chroma = read_planes(frame, layout, info.color.matrix)
     told = 0 if info.field_packets else int(frame.duration or 0)  # that would be the first field's
     duration = told if info.timestamps else 1

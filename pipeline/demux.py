@@ -6,27 +6,20 @@ import contextlib
 import errno
 import os
 import stat
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
 from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.stream import Discard, Disposition
-from numpy.typing import NDArray
 
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
-from pipeline.h264 import FieldPairs
-from pipeline.ranges import RangeFile, StoredObject
-from pipeline.scans import scan_files
-from pipeline.skim import SKIMMING, is_indexed, skim
+from pipeline.ranges import RangeFile
 from pipeline.storage import is_local, local_path, open_input
-from pipeline.stores import StorePath
 
 if TYPE_CHECKING:
     from av.codec.hwaccel import HWAccel
@@ -41,7 +34,6 @@ _REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sap", "sdp", "vo
 _LISTS = (b"ffconcat", b"#EXTM3U", b"# VobSub", b"<MPD", b"<AssetMap", b"<CompositionPlaylist")  # how theirs begin
 _IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
 _HEAD = 512  # bytes that tell what a file is that cannot be opened
-_COMPARED = 24  # packets listed both ways before a file is listed without its pictures
 _FRUITLESS = 16  # read errors in a row after which a file is given up
 
 
@@ -49,7 +41,7 @@ _FRUITLESS = 16  # read errors in a row after which a file is given up
 def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -> Iterator[InputContainer]:
     """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes. Raises InputError or StorageError in one line."""
     if is_local(source.url) and source.format != "image2":
-        _check_file(source)
+        check_file(source)
     with media_file(source.url) as file, _open(source, file, hwaccel, options) as container:
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
@@ -95,7 +87,7 @@ def confined() -> dict[str, str]:
     }
 
 
-def _check_file(source: Source) -> os.stat_result:
+def check_file(source: Source) -> os.stat_result:
     """Its status; raises for the plain reasons why a file cannot be opened."""
     try:
         found = local_path(source.url).stat()
@@ -170,6 +162,7 @@ class DecodeReport:
     unreadable: int = 0  # stretches of the file that the demuxer could not make sense of
     undecodable: int = 0  # packets that the decoder refused
     concealed: int = 0  # pictures that the decoder patched
+    woven: int = 0  # interlaced pictures of a stream that is taken for progressive
     captions: int = 0  # pictures with closed captions inside
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
@@ -188,6 +181,7 @@ class DecodeReport:
             (self.unreadable, "damaged stretches of the file skipped"),
             (self.undecodable, "damaged packets skipped"),
             (self.concealed, "damaged pictures patched by the decoder"),
+            (self.woven, "interlaced pictures coloured as whole frames, and not marked"),
             (self.captions, "pictures with closed captions inside, which are not carried over"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
@@ -215,93 +209,3 @@ def read_packets(
             report.unreadable += 1
             failures += 1
     report.notes.append("the rest of the file cannot be read")
-
-
-@dataclass(frozen=True, eq=False)
-class PacketIndex:
-    """The main stream's packets in file order: (N,) arrays.
-
-    pts, dts: int64 in the stream's time base, NO_PTS where missing; duration: int64, 0 where missing; size: bytes;
-    keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
-    field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then.
-    """
-
-    pts: NDArray[np.int64]
-    dts: NDArray[np.int64]
-    duration: NDArray[np.int64]
-    size: NDArray[np.int64]
-    keyframe: NDArray[np.bool_]
-    shown: NDArray[np.bool_]
-    warnings: tuple[str, ...] = ()
-    field_packets: bool = False
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    def equals(self, other: PacketIndex) -> bool:
-        """Whether the other holds the same packets."""
-        names = ("pts", "dts", "duration", "size", "keyframe", "shown")
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
-
-
-def packet_index(source: Source) -> PacketIndex:
-    """Index of the main stream's packets, by demuxing the whole file once; kept while the file stays as it is."""
-    if source.format == "image2":
-        sizes = np.array([path.stat().st_size for path in scan_files(source)], np.int64)
-        n = len(sizes)
-        return PacketIndex(np.arange(n), np.arange(n), np.ones(n, np.int64), sizes, np.ones(n, bool), np.ones(n, bool))
-    if not is_local(source.url):
-        return _kept_index(source, StoredObject(StorePath(source.url)).signature)
-    found = _check_file(source)
-    return _kept_index(source, (found.st_size, found.st_mtime_ns, found.st_ino))
-
-
-@lru_cache(maxsize=2)
-def _kept_index(source: Source, _signature: tuple[Any, ...]) -> PacketIndex:
-    return _read_index(source) if is_local(source.url) else _light_index(source)
-
-
-def _light_index(source: Source) -> PacketIndex:
-    """The index of a file on a store: of an MP4 or MOV without reading its pictures.
-
-    Where the first packets are not the same without their content, and in other containers, all of the file is read.
-    """
-    with open_media(source) as container:
-        light = is_indexed(container)
-    light = light and _read_index(source, _COMPARED, skimming=True).equals(_read_index(source, _COMPARED))
-    return _read_index(source, skimming=light)
-
-
-def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
-    pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
-    keyframe, shown = bytearray(), bytearray()
-    apart = False
-    report = DecodeReport()
-    with open_media(source, None, **(SKIMMING if skimming else {})) as container:
-        stream = main_stream(container, source)
-        read_only(container, stream)
-        if skimming:
-            skim(container)
-        context = stream.codec_context
-        fields = FieldPairs(context.extradata) if context.codec.canonical_name == "h264" and not skimming else None
-        for packet in islice(read_packets(container, stream, source, report), most):
-            if not pts and packet.has_sidedata("encryption_info"):
-                raise InputError(f"{source.url}: is encrypted; decrypt it first")
-            pts.append(NO_PTS if packet.pts is None else packet.pts)
-            dts.append(NO_PTS if packet.dts is None else packet.dts)
-            duration.append(packet.duration or 0)
-            size.append(packet.size)
-            keyframe.append(packet.is_keyframe)
-            shown.append(not packet.is_discard)
-            if fields and fields.possible and fields.completes(bytes(packet)):
-                shown[-1], duration[-2], apart = False, 0, True
-    return PacketIndex(
-        np.array(pts, np.int64),
-        np.array(dts, np.int64),
-        np.array(duration, np.int64),
-        np.array(size, np.int64),
-        np.array(keyframe, np.bool_),
-        np.array(shown, np.bool_),
-        report.warnings,
-        apart,
-    )

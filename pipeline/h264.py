@@ -23,7 +23,7 @@ def recovery_lag(extradata: bytes | None, packet: bytes) -> int | None:
     0 for an IDR picture. Another is exact after the frames its recovery point SEI counts (D.2.8), and of unknown use
     without one.
     """
-    for nal in _nal_units(packet[:_SCANNED], extradata):
+    for nal in nal_units(packet[:_SCANNED], extradata):
         kind = nal[0] & 31
         if kind == _IDR:
             return 0
@@ -52,7 +52,7 @@ class FieldPairs:
     def completes(self, packet: bytes) -> bool:
         """Whether the packet is a second field alone; to be asked of every packet."""
         first, last = None, None
-        for nal in _nal_units(packet, self._extradata):
+        for nal in nal_units(packet, self._extradata):
             kind = nal[0] & 31
             if kind == _SPS:
                 self._read_parameters([nal])
@@ -150,7 +150,7 @@ def _skip_scaling_list(sps: _Bits, size: int) -> None:
 def _configured(extradata: bytes) -> list[bytes]:
     """The sequence parameter sets of a stream's headers: of an avcC box (ISO 14496-15, 5.3.3.1), or of annex B."""
     if extradata[0] != 1:
-        return [nal for nal in _nal_units(extradata, None) if nal[0] & 31 == _SPS]
+        return [nal for nal in nal_units(extradata, None) if nal[0] & 31 == _SPS]
     found, at = [], 6
     for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
         length = int.from_bytes(extradata[at : at + 2], "big")
@@ -159,10 +159,13 @@ def _configured(extradata: bytes) -> list[bytes]:
     return [nal for nal in found if nal]
 
 
-def _nal_units(data: bytes, extradata: bytes | None) -> Iterator[bytes]:
-    """NAL units of an access unit: length-prefixed where the extradata is an avcC box (ISO 14496-15), else annex B."""
-    if extradata and extradata[0] == 1 and len(extradata) > 4:
-        size, at = (extradata[4] & 3) + 1, 0
+def nal_units(data: bytes, extradata: bytes | None, lengths_at: int = 4) -> Iterator[bytes]:
+    """NAL units of an access unit: length-prefixed where the extradata is an avcC box (ISO 14496-15), else annex B.
+
+    lengths_at: the byte of the box whose last two bits give the size of the lengths: 21 in HEVC's hvcC.
+    """
+    if extradata and extradata[0] == 1 and len(extradata) > lengths_at:
+        size, at = (extradata[lengths_at] & 3) + 1, 0
         while at + size < len(data):
             length = int.from_bytes(data[at : at + size], "big")
             yield data[at + size : at + size + max(1, length)]

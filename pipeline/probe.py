@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -15,18 +15,18 @@ from av.stream import Disposition
 from pipeline.demux import (
     NO_PTS,
     DecodeReport,
-    PacketIndex,
     main_stream,
     open_media,
-    packet_index,
     read_only,
     read_packets,
     rival_streams,
 )
 from pipeline.errors import InputError
 from pipeline.frames import Source, StreamInfo
+from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
+from pipeline.shapes import Shape, changed
 from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
 from pipeline.timing import ordinal_timing, stream_timing
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Chapter", "OtherStream", "chapters", "open_media", "other_streams", "probe", "scan_source"]
 
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS of a demuxer; of a format asked for by name, PyAV gives the muxer's
+_FEW = 10  # one picture in so many may be interlaced in a film that is not, and has fields mixed
 _LOOKED_AT = 24  # pictures decoded to see whether their order is told: more than any reordering spans
 
 
@@ -99,9 +100,12 @@ def _describe(
     context = stream.codec_context
     layout = pixel_layout(frame.format.name)
     order, order_warnings = field_order(context, frame)
+    if order == "progressive" and sum(index.fields) * _FEW > index.shown.sum():
+        order = "tff" if index.fields[0] >= index.fields[1] else "bff"
+        order_warnings = [f"{sum(index.fields)} of its pictures are interlaced, and all are treated so"]
     degrees, rotation_warnings = rotation(frame)
     warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
-    warnings += left_out(frame, stream)
+    warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
     told = ordered and bool((index.shown & (index.pts != NO_PTS)).any())
     timing = stream_timing(stream, index) if told else ordinal_timing(stream, index, fps)
     if timing.jumps:
@@ -132,6 +136,20 @@ def _describe(
         field_packets=index.field_packets,
         warnings=tuple(warnings),
     )
+
+
+def _changes(source: Source, shapes: Sequence[Shape]) -> Iterator[str]:
+    """What changes in mid-stream and cannot be kept; raises InputError for what cannot be in one reel."""
+    for one, other in pairwise(shapes):
+        where = f"after {other.after} pictures"
+        if not one.fits(other):
+            raise changed(source, str(one), str(other), where)
+        if one.sar != other.sar:
+            ratios = (f"{sar.numerator}:{sar.denominator}" for sar in (one.sar, other.sar))
+            yield f"its pixels change from {' to '.join(ratios)} {where}; the output's stay as they were"
+        if one.full_range != other.full_range:
+            ranges = "full to limited" if one.full_range else "limited to full"
+            yield f"luma changes from {ranges} range {where}; it is kept as it is, and marked as before"
 
 
 def _rivals(main: VideoStream) -> list[str]:

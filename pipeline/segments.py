@@ -14,9 +14,10 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from pipeline.access import seek_keyframe
-from pipeline.demux import NO_PTS, DecodeReport, PacketIndex, main_stream, open_media, packet_index, read_only
+from pipeline.demux import NO_PTS, DecodeReport, main_stream, open_media, read_only
 from pipeline.frames import Segment, Source, StreamInfo
 from pipeline.h264 import recovery_lag
+from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.timing import MOST_REORDERED, continued, decoding_times, frame_ticks, jump_ticks, packet_times
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demux import NO_PTS, PacketIndex, packet_index
+from pipeline.demux import NO_PTS
 from pipeline.frames import StreamInfo
+from pipeline.packet_index import PacketIndex, packet_index
 
 if TYPE_CHECKING:
     import av

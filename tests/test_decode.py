@@ -287,13 +287,14 @@ def test_doubled_timestamps_are_parted(tmp_path: Path) -> None:
     assert [p for p, _ in decoded(source, info, cut_segments(source, info, 0.4, WARMUP))[0]] == [p for p, _ in pictures]
 
 
-def test_a_change_of_size_is_refused(tmp_path: Path) -> None:
+def test_a_change_of_size_that_no_header_told_of_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.ts", frames=30).read_bytes()
+    info = probe(Source(str(tmp_path / "a.ts")))
     second = write(tmp_path / "b.ts", frames=30, width=96, mux={"output_ts_offset": "1.2"}).read_bytes()
     (tmp_path / "both.ts").write_bytes(first + second)
     source = Source(str(tmp_path / "both.ts"))
     with pytest.raises(InputError, match=r"both\.ts: changes from 64×48 yuv420p to 96×48 yuv420p at pts 108000; split"):
-        list(decode_frames(source, probe(source)))
+        list(decode_frames(source, info))
 
 
 def test_closed_captions_inside_pictures_are_counted(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import av
 import pytest
 from media import write
 
-from pipeline.demux import DecodeReport, packet_index, read_packets
+from pipeline.demux import DecodeReport, read_packets
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
+from pipeline.packet_index import packet_index
 
 SOURCE = Source("film.ts")
 

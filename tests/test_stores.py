@@ -29,9 +29,9 @@ from jobs.plan import Planner
 from jobs.proof import prove
 from jobs.recipe import Recipe
 from pipeline import stores
-from pipeline.demux import packet_index
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
+from pipeline.packet_index import packet_index
 from pipeline.probe import probe
 from pipeline.ranges import StoredObject
 from pipeline.storage import first_existing, place, replacing, sha256_file, write_bytes

@@ -1,0 +1,128 @@
+"""The packets of a file's main stream, listed once: what planning knows of a reel."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.demux import NO_PTS, DecodeReport, check_file, main_stream, open_media, read_only, read_packets
+from pipeline.errors import InputError
+from pipeline.frames import Source
+from pipeline.h264 import FieldPairs
+from pipeline.ranges import StoredObject
+from pipeline.scans import scan_files
+from pipeline.shapes import Shape, ShapeWatch, mpeg2_fields
+from pipeline.skim import SKIMMING, is_indexed, skim
+from pipeline.storage import is_local
+from pipeline.stores import StorePath
+
+_COMPARED = 24  # packets listed both ways before a file is listed without its pictures
+
+
+@dataclass(frozen=True, eq=False)
+class PacketIndex:
+    """The main stream's packets in file order: (N,) arrays.
+
+    pts, dts: int64 in the stream's time base, NO_PTS where missing; duration: int64, 0 where missing; size: bytes;
+    keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
+    field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then. shapes: what
+    pictures are like, where headers differ. fields: how many pictures say that they are interlaced, top and bottom
+    field first, in MPEG-2, where each says so.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    duration: NDArray[np.int64]
+    size: NDArray[np.int64]
+    keyframe: NDArray[np.bool_]
+    shown: NDArray[np.bool_]
+    warnings: tuple[str, ...] = ()
+    field_packets: bool = False
+    shapes: tuple[Shape, ...] = ()
+    fields: tuple[int, int] = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def equals(self, other: PacketIndex) -> bool:
+        """Whether the other holds the same packets."""
+        names = ("pts", "dts", "duration", "size", "keyframe", "shown")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+
+def packet_index(source: Source) -> PacketIndex:
+    """Index of the main stream's packets, by demuxing the whole file once; kept while the file stays as it is."""
+    if source.format == "image2":
+        sizes = np.array([path.stat().st_size for path in scan_files(source)], np.int64)
+        n = len(sizes)
+        return PacketIndex(np.arange(n), np.arange(n), np.ones(n, np.int64), sizes, np.ones(n, bool), np.ones(n, bool))
+    if not is_local(source.url):
+        return _kept_index(source, StoredObject(StorePath(source.url)).signature)
+    found = check_file(source)
+    return _kept_index(source, (found.st_size, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=2)
+def _kept_index(source: Source, _signature: tuple[Any, ...]) -> PacketIndex:
+    return _read_index(source) if is_local(source.url) else _light_index(source)
+
+
+def _light_index(source: Source) -> PacketIndex:
+    """The index of a file on a store: of an MP4 or MOV without reading its pictures.
+
+    Where the first packets are not the same without their content, and in other containers, all of the file is read.
+    """
+    with open_media(source) as container:
+        light = is_indexed(container)
+    light = light and _read_index(source, _COMPARED, skimming=True).equals(_read_index(source, _COMPARED))
+    return _read_index(source, skimming=light)
+
+
+def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
+    pts, dts, duration, size = array("q"), array("q"), array("q"), array("q")
+    keyframe, shown = bytearray(), bytearray()
+    apart, interlaced = False, Counter[str]()
+    report = DecodeReport()
+    with open_media(source, None, **(SKIMMING if skimming else {})) as container:
+        stream = main_stream(container, source)
+        read_only(container, stream)
+        if skimming:
+            skim(container)
+        context = stream.codec_context
+        fields = FieldPairs(context.extradata) if context.codec.canonical_name == "h264" and not skimming else None
+        watch = None if skimming else ShapeWatch(context)
+        mpeg2 = context.codec.canonical_name == "mpeg2video" and not skimming
+        for packet in islice(read_packets(container, stream, source, report), most):
+            if not pts and packet.has_sidedata("encryption_info"):
+                raise InputError(f"{source.url}: is encrypted; decrypt it first")
+            pts.append(NO_PTS if packet.pts is None else packet.pts)
+            dts.append(NO_PTS if packet.dts is None else packet.dts)
+            duration.append(packet.duration or 0)
+            size.append(packet.size)
+            keyframe.append(packet.is_keyframe)
+            shown.append(not packet.is_discard)
+            if watch and keyframe[-1] and shown[-1]:
+                watch.see(packet, len(pts) - 1)
+            if mpeg2 and shown[-1]:
+                interlaced[mpeg2_fields(packet)] += 1
+            if fields and fields.possible and fields.completes(bytes(packet)):
+                shown[-1], duration[-2], apart = False, 0, True
+    return PacketIndex(
+        np.array(pts, np.int64),
+        np.array(dts, np.int64),
+        np.array(duration, np.int64),
+        np.array(size, np.int64),
+        np.array(keyframe, np.bool_),
+        np.array(shown, np.bool_),
+        report.warnings,
+        apart,
+        watch.shapes() if watch else (),
+        (interlaced["tff"], interlaced["bff"]),
+    )
