@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ _K1_MEAN = 57.625
 _ORIENTATION = 274
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
 _JPEG_LS = 0xF7
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # that neither stands alone nor is data
+_MOST_SCANS = 64  # of a JPEG, each of which is decoded over the whole picture; progressive ones have 6 to 20
 
 
 class RasterFile:
@@ -47,6 +50,8 @@ class RasterFile:
         frames = pngs.frame_count(data) if kind == "png" else getattr(self._image, "n_frames", 1)
         if frames > 1 and kind != "jpeg":
             raise UnsupportedError("is animated; make a video of it to colour it")
+        if kind == "jpeg":
+            check_scans(data)
         self._out = b""
 
     @property
@@ -128,6 +133,18 @@ def exif_orientation(exif: bytes) -> int:
         if tag == _ORIENTATION and kind == 3:
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def check_scans(jpeg: bytes) -> None:
+    """InputError for a JPEG of so many scans that decoding it would take hours (ITU-T T.81, B.1.1.2)."""
+    at = scans = 0
+    while (found := _MARKER.search(jpeg, at)) and found[1] != b"\xd9" and found.end() + 2 <= len(jpeg):
+        at = found.end()
+        if found[1] != b"\xd8":
+            at += struct.unpack_from(">H", jpeg, at)[0]
+        scans += found[1] == b"\xda"
+        if scans > _MOST_SCANS:
+            raise InputError(f"is a JPEG of more than {_MOST_SCANS} scans, which looks like a bomb")
 
 
 def split_alpha(samples: NDArray[Any]) -> tuple[Plane, Plane | None]:
@@ -219,6 +236,14 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         length = struct.unpack_from(">H", data, at + 2)[0]
         yield marker, data[at + 4 : at + 2 + length]
         at += 2 + length
+
+
+def jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """(width, height) that the headers of a JPEG say."""
+    for marker, payload in _jpeg_segments(data):
+        if marker in _START_OF_FRAME and len(payload) >= 5:
+            height, width = struct.unpack_from(">HH", payload, 1)
+            yield width, height
 
 
 def _jpeg_segment(marker: int, payload: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 from typing import Any
 
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, UnsupportedError
 from pipeline.frames import Plane
 from pipeline.pictures import Picture
-from pipeline.rasters import cmyk_to_rgb, with_alpha
+from pipeline.rasters import check_scans, cmyk_to_rgb, jpeg_sizes, with_alpha
 from pipeline.rendering import output_profile
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is raised
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
-_JPEG = 7
+_JPEGS = frozenset({6, 7, 99})
 _PLAIN = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})  # compressions that give YCbCr samples back as YCbCr
 _ASSOCIATED = 1  # ExtraSamples: colours are multiplied by alpha
 _CLASSIC_BYTES = 3_900_000_000  # uncompressed; a classic TIFF ends at 4 GiB
@@ -36,6 +37,13 @@ _LAYOUT_TAGS = frozenset({
 _FOLDERS = (34665, 34853)
 _INTEROPERABILITY = 40965  # in EXIF, points to a further directory
 _RESOLUTION = (282, 283)
+# Compressions whose data says by itself how large a picture it makes, whatever the page says; JPEG's is looked at.
+_SELF_SIZED = frozenset({
+    22610, 33003, 33004, 33005, 33007, 34712, 34887, 34892, 34927, 34933, 34934, 48124, 50001, 50002, 52546,
+})  # fmt: skip
+_SHARED = 4  # times the file's size that its pages' tags may have together, as some share theirs
+_MOST_SAMPLES = 5  # a pixel: ink and alpha
+_MOST_PARTS = 1 << 22  # strips or tiles of a page: of 16×16 pixels as many as a picture may have
 _SHAPED = b'{"shape"'  # a description that tifffile writes of the array's shape, which colour changes
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value, by type
 
@@ -57,6 +65,7 @@ class TiffFile:
         self._big = self._tiff.is_bigtiff or large
         self._writer = tifffile.TiffWriter(self._buffer, bigtiff=self._big, byteorder=self._tiff.byteorder)
         self._written: list[tifffile.TiffPage] = []  # the source's pages, in the order of the output's
+        self._kept = 0  # bytes of their tags
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -67,11 +76,8 @@ class TiffFile:
         """Decode one page. UnsupportedError for samples beyond 16 bits and rare colour spaces."""
         source = self._pages[page]
         _check_supported(page + 1, source)
-        if int(source.compression) == _JPEG and any(
-            offset + count > len(self._data)
-            for offset, count in zip(source.dataoffsets, source.databytecounts, strict=True)
-        ):
-            raise InputError("is truncated")  # libjpeg would make up the rest
+        if int(source.compression) in _JPEGS:
+            self._check_jpeg(source)
         bits, photometric = source.bitspersample, int(source.photometric)
         samples = _samples(source)
         icc = self._raw(source.tags[34675]) if 34675 in source.tags else None
@@ -104,6 +110,17 @@ class TiffFile:
             if photometric == _MIN_IS_WHITE:
                 pixels = np.iinfo(pixels.dtype).max - pixels
         return Picture(pixels, depth, alpha, orientation, icc, notes)
+
+    def _check_jpeg(self, page: tifffile.TiffPage) -> None:
+        """InputError where libjpeg would make up what is missing, or be kept busy with more than the page."""
+        height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.imagelength, page.imagewidth)
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            if offset + count > len(self._data):
+                raise InputError("is truncated")
+            part = self._data[offset : offset + count]
+            check_scans(part)
+            if any(h > height or w > width for w, h in jpeg_sizes(part)):
+                raise InputError("holds a JPEG that is larger than its place")
 
     def write(self, page: int, picture: Picture, rgb: Plane) -> None:
         """Append one page."""
@@ -151,6 +168,11 @@ class TiffFile:
                     tags.append((tag.code - 1, 4, 1, 0, True))  # its place in the file is known at the end
             elif tag.code not in _LAYOUT_TAGS and not (tag.code == 270 and raw.startswith(_SHAPED)):
                 tags.append((tag.code, int(tag.dtype), tag.count, raw, True))
+            self._kept += len(raw)
+            if self._kept > _SHARED * len(self._data):
+                raise InputError(
+                    "has tags that share their bytes and would be larger than the file; it looks like a bomb"
+                )
         return tags
 
     def _folder_offset(self, tag: tifffile.TiffTag) -> int:
@@ -167,6 +189,13 @@ def _check_supported(number: int, page: tifffile.TiffPage) -> None:
         raise UnsupportedError(
             f"page {number} has {bits}-bit samples, signed, floating or too deep; make it unsigned 16 bits"
         )
+    if page.samplesperpixel > _MOST_SAMPLES:
+        raise UnsupportedError(f"page {number} has {page.samplesperpixel} samples a pixel")
+    if math.prod(page.chunked) > _MOST_PARTS:
+        raise InputError(f"page {number} is cut into {math.prod(page.chunked)} parts, which looks like a bomb")
+    if int(page.compression) in _SELF_SIZED:
+        name = page.compression.name
+        raise UnsupportedError(f"page {number} is compressed as {name}; convert it to LZW or Deflate")
     if int(page.photometric) not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
         raise UnsupportedError(f"page {number} has a colour space that is not supported ({page.photometric})")
     if _is_plain_ycbcr(page) and page.is_subsampled:
@@ -262,7 +291,7 @@ def _copy_folder(data: bytes, offset: int, order: str, base: int) -> bytes:
     for at in range(offset + 2, offset + 2 + 12 * count, 12):
         code, kind, n, where = struct.unpack_from(f"{order}HHII", data, at)
         size = n * _SIZES.get(kind, 1)
-        if code == _INTEROPERABILITY or size > len(data):
+        if code == _INTEROPERABILITY or size + len(values) > len(data):
             continue
         entry = data[at : at + 12]
         if size > 4:

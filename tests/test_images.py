@@ -641,6 +641,77 @@ def test_limits_are_settable():
         open_image(tiff(np.stack([GREY] * 5), photometric="minisblack"), Limits(image_pages=2))
 
 
+def many_scans(count):
+    """A progressive JPEG whose last scan comes so many times."""
+    data = pil(GREY, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + count * data[last:-2] + data[-2:], data.count(b"\xff\xda")
+
+
+def test_jpegs_of_very_many_scans_are_refused():
+    """As each is decoded over the whole picture: 300 of 64 million pixels took a minute. Comments may hide none."""
+    few, own = many_scans(20)
+    assert own < 20
+    assert open_image(few, DEFAULT_LIMITS).read(0).size == GREY.shape[::-1]
+    many, _ = many_scans(100)
+    comment = b"\xff\xfe\0\4\xff\xd9"
+    for data in (many, many[:2] + comment + many[2:], many.replace(b"\xff\xda", comment + b"\xff\xda")):
+        with pytest.raises(InputError, match="is a JPEG of more than 64 scans, which looks like a bomb"):
+            open_image(data, DEFAULT_LIMITS)
+    assert open_image(pil(GREY, "JPEG", comment=b"\xff\xda\0\1" * 100), DEFAULT_LIMITS).sizes
+
+
+def raw_tiff(entries, *parts):
+    """A classic TIFF of one page: entries (code, type, count, value), parts of data from byte 8 on."""
+    data = b"".join(parts)
+    data += bytes(len(data) % 2)
+    folder = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(entries)) + folder + bytes(4)
+
+
+def page_of(changes=(), size=8):
+    """The entries of a page of grey, size × size, its pixels at byte 8."""
+    plain = {256: size, 257: size, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: size, 279: size * size}
+    return [(code, 4, 1, value) for code, value in (plain | dict(changes)).items()]
+
+
+def test_tiffs_that_say_far_more_than_they_hold_are_refused():
+    pixels = bytes(range(64))
+    assert open_image(raw_tiff(page_of(), pixels), DEFAULT_LIMITS).read(0).pixels.tobytes() == pixels
+    jpeg = pil(np.full((200, 100), 90, np.uint8), "JPEG")
+    for changes, said in (
+        ({277: 60_000}, "page 1 has 60000 samples a pixel"),
+        ({259: 34712}, "page 1 is compressed as JPEG2000; convert it to LZW or Deflate"),
+        ({259: 5, 256: 1, 257: 400_000_000, 278: 1}, "page 1 is cut into 400000000 parts"),
+        ({259: 7, 279: len(jpeg)}, "holds a JPEG that is larger than its place"),
+        ({259: 7, 256: 61, 257: 46, 279: len(many_scans(100)[0])}, "more than 64 scans"),
+    ):
+        scans = dict(changes).get(256) == 61
+        data = raw_tiff(page_of(changes), many_scans(100)[0] if scans else jpeg if 259 in changes else pixels)
+        image = open_image(data, DEFAULT_LIMITS)
+        with pytest.raises(InputError, match=said):
+            image.read(0)
+
+
+def test_tags_that_share_their_bytes_do_not_grow():
+    """A folder of EXIF, and pages, that name the same bytes again and again."""
+    pixels, shared = bytes(range(64)), 1000
+    entries = [(40_000 + n, 7, shared, 0) for n in range(500)]
+    folder = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    data = raw_tiff([*page_of(), (34665, 4, 1, 8 + len(pixels))], pixels, folder)
+    assert len(recoloured(data)) < 3 * len(data)
+    data = raw_tiff([*page_of(), *((50_000 + n, 7, 64, 8) for n in range(500))], pixels)
+    with pytest.raises(InputError, match="has tags that share their bytes and would be larger than the file"):
+        recoloured(data)
+
+
+def recoloured(data):
+    image = open_image(data, DEFAULT_LIMITS)
+    picture = image.read(0)
+    image.write(0, picture, np.zeros((*picture.pixels.shape, 3), np.uint8))
+    return image.finish()
+
+
 def test_a_tiff_whose_pages_go_in_circles_ends():
     data = bytearray(tiff(np.stack([GREY, GREY]), photometric="minisblack"))
     first, second = (page.offset for page in tifffile.TiffFile(io.BytesIO(data)).pages)
