@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pipeline.chroma import ChromaLayout, chroma_size
 from pipeline.color import neutral
 from pipeline.frames import Plane
-from pipeline.temporal import WARMUP_FRAMES
 
+REMEMBERED = 16  # pictures that bars must have been seen in; no more than the warm-up of a segment has
 _BLACK = 9.0  # L* that no place of a bar is above: black with noise, or a little lifted
 _STEPS = 32  # a bar is told in so many parts of the side, so that a blurred edge does not make it breathe
 _LEAST, _MOST = 2, 13  # of these parts, each of the two bars; a picture between wider ones is a dark scene
@@ -68,7 +68,7 @@ class BarFinder:
     """
 
     def __init__(self) -> None:
-        self._seen: deque[Window | None] = deque(maxlen=WARMUP_FRAMES + 1)
+        self._seen: deque[Window | None] = deque(maxlen=REMEMBERED + 1)
 
     def step(self, lightness: NDArray[np.float32], begins_shot: bool) -> Window:
         """What lies between the bars of the next picture, (h, w) L* 0..100."""

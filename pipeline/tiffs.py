@@ -194,7 +194,7 @@ def _check_supported(number: int, page: tifffile.TiffPage) -> None:
     if math.prod(page.chunked) > _MOST_PARTS:
         raise InputError(f"page {number} is cut into {math.prod(page.chunked)} parts, which looks like a bomb")
     if int(page.compression) in _SELF_SIZED:
-        name = page.compression.name
+        name = tifffile.COMPRESSION(page.compression).name
         raise UnsupportedError(f"page {number} is compressed as {name}; convert it to LZW or Deflate")
     if int(page.photometric) not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
         raise UnsupportedError(f"page {number} has a colour space that is not supported ({page.photometric})")

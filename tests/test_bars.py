@@ -12,7 +12,7 @@ from colorizers import Flickerer, Tinter
 from numpy.typing import NDArray
 from test_reel import colorize, planes
 
-from pipeline.bars import WHOLE, BarFinder, Window, bar_size
+from pipeline.bars import REMEMBERED, WHOLE, BarFinder, Window, bar_size
 from pipeline.chroma import ChromaLayout
 from pipeline.frames import Subsampling
 from pipeline.temporal import WARMUP_FRAMES
@@ -84,7 +84,7 @@ def test_nothing_is_cut_off_that_was_seen_in_the_last_pictures() -> None:
     finder = BarFinder()
     assert finder.step(picture(32, 32, 8, 8), True) == Window(8, 4)
     assert finder.step(picture(16, 16, 16, 16), False) == Window(4, 4)
-    for _ in range(WARMUP_FRAMES - 1):
+    for _ in range(REMEMBERED - 1):
         assert finder.step(picture(32, 32, 16, 16), False) == Window(4, 4)
     assert finder.step(picture(32, 32, 16, 16), False) == Window(4, 8)
     assert finder.step(picture(32, 32, 16, 16), False) == Window(8, 8)
@@ -104,7 +104,8 @@ def test_no_picture_before_a_warm_up_counts() -> None:
     expected = [whole.step(each, n == 0) for n, each in enumerate(film)]
     late = BarFinder()
     found = [late.step(each, n == 0) for n, each in enumerate(film[20:])]
-    assert found[WARMUP_FRAMES:] == expected[20 + WARMUP_FRAMES :]
+    assert found[REMEMBERED:] == expected[20 + REMEMBERED :]
+    assert REMEMBERED <= WARMUP_FRAMES
     assert len(set(expected)) > 2
 
 
@@ -193,6 +194,6 @@ def test_segments_agree_on_the_bars(tmp_path: Path) -> None:
     films = [planes(colorize(path, Flickerer(), seconds=seconds)) for seconds in (1e9, 1)]
     for frames in films:
         neutral = [bool((cb[:, :8] == 128).all()) for _, cb, _ in frames]
-        assert neutral == [not 20 <= n < 30 + WARMUP_FRAMES for n in range(75)]
+        assert neutral == [not 20 <= n < 30 + REMEMBERED for n in range(75)]
     difference = [np.abs(a[1].astype(int) - b[1]).mean() for a, b in zip(*films, strict=True)]
     assert max(difference) < 1
