@@ -89,7 +89,7 @@ class Planner:
         from pipeline.nvenc import choose_encoder
         from pipeline.probe import other_streams, probe
         from pipeline.segments import cut_segments
-        from pipeline.temporal import WARMUP_FRAMES
+        from pipeline.temporal import warmup_frames
 
         fingerprint, stamp = fingerprint_of(item), stamp_of(item)
         info = probe(source, fps)
@@ -108,7 +108,7 @@ class Planner:
             name=str(name),
             fingerprint=fingerprint,
             stamp=stamp,
-            segments=cut_segments(source, info, self.recipe.segment_seconds, WARMUP_FRAMES),
+            segments=cut_segments(source, info, self.recipe.segment_seconds, warmup_frames(info.fps)),
             look=self.recipe.look,
             warnings=(*info.warnings, *spec.notes, *container.notes, *remarks),
             gpu_decoding=gpu_decoding,

@@ -95,13 +95,13 @@ def shots_of(reel: Reel) -> list[Segment]:
 def _video_shots(reel: Reel) -> list[Segment]:
     """In the middle of each third, as near as keyframes allow."""
     from pipeline.segments import cut_segments
-    from pipeline.temporal import WARMUP_FRAMES
+    from pipeline.temporal import warmup_frames
     from pipeline.timing import frame_ticks
 
     assert isinstance(reel, VideoReel)
     info = reel.info
     target = max(_VIDEO_SECONDS, info.seconds / (2 * SHOTS))
-    parts = cut_segments(info.source, info, target, WARMUP_FRAMES)
+    parts = cut_segments(info.source, info, target, warmup_frames(info.fps))
     length = max(2, round(_VIDEO_SECONDS * info.fps)) * frame_ticks(info.fps, info.time_base)
     shots = []
     for part in _spread(parts):

@@ -28,7 +28,7 @@ from pipeline.infer import Colorizer, network_size
 from pipeline.own_colour import OwnColour, fit_chroma
 from pipeline.shots import CutDetector
 from pipeline.storage import Place
-from pipeline.temporal import WARMUP_FRAMES, Steady
+from pipeline.temporal import Steady, strength, warmup_frames
 
 Chroma = tuple[Plane, Plane]
 Picture = NDArray[np.float32]
@@ -53,7 +53,7 @@ def colorize_segment(
     painters = [Painter(info, spec, colorizer, look) for _ in range(2 if info.interlaced else 1)]
     report = DecodeReport()
     with SegmentWriter(spec, out) as writer:
-        for batch in decode_segment(source, info, segment, WARMUP_FRAMES, report, gpu_decoding):
+        for batch in decode_segment(source, info, segment, warmup_frames(info.fps), report, gpu_decoding):
             for i, (cb, cr) in _painted(batch, painters, spec):
                 writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]))
             if progress:
@@ -105,7 +105,7 @@ class Painter:
         self._target = ChromaLayout(spec.color.matrix, spec.color.full_range, spec.bit_depth, spec.subsampling)
         self._cuts, self._bars, self._window = CutDetector(), BarFinder(), WHOLE
         self._own_colour = OwnColour(info.bit_depth)
-        self._steady = Steady()
+        self._steady = Steady(strength(info.fps))
         self.gamut_pulled = 0
         self.passed_through = 0
 

@@ -3,12 +3,14 @@
 Motion is dense inverse search flow (Kroeger et al. 2016) between neighbouring pictures. Each cell of ab carries what
 it has gathered so far and how many pictures that is worth; new and old are averaged by that worth, as a Kalman filter
 with a fixed noise ratio does. What stands still is remembered longer than what moves. Where the moved old picture
-does not look like the new one (something was uncovered, or came into view), the old is worth nothing. A cut forgets everything.
+does not look like the new one (something was uncovered, or came into view), the old is worth nothing. A cut forgets
+everything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -18,16 +20,14 @@ from numpy.typing import NDArray
 FloatPlane = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
-# Share of the past in a cell that has long been steady: independent flicker drops 23-fold, and what a network changes
-# its mind about within a second is averaged, too.
-STRENGTH = 0.94
-# Pictures that the past of a cell is worth at most when it has moved, as with STRENGTH 0.8: every move loses some of
-# where colour was, so that a longer past is no gain (measured on pans of 1 to 6 samples a picture).
+_SECONDS = 1.6  # of the past that count, so that what a network changes its mind about within a second is averaged, too
+_LEAST, _MOST = 16, 96  # pictures, however few or many a second has
+# Share of the past that is missing at a seam, after a segment's warm-up. Of a network's flicker that is less than half
+# an 8-bit code of Cb or Cr.
+_MISSING = 0.03
+# Pictures that the past of a cell is worth at most when it has moved: every move loses some of where colour was, so
+# that a longer past is no gain (measured on pans of 1 to 6 samples a picture).
 _MOST_MOVED = np.float32(4)
-# Pictures that prime the state before a segment: 0.94**56 = 3 % of the past is then missing. Of a network's flicker
-# that is less than half an 8-bit code of Cb or Cr.
-WARMUP_FRAMES = 56
-
 _FLOW_PER_CELL = 2  # flow is computed at half the network's resolution, two samples a cell
 _FLOW_CODES = 2.55  # L* to the 8 bits that the flow is computed on
 # L* by which the moved old picture may miss the new one, and how many times the picture's median miss (its grain)
@@ -36,6 +36,16 @@ _MISS = 1.5
 _MISS_PER_GRAIN = 2.0
 # Flow fits grain a little: unless it misses less than standing still does by this factor, the cell stands still.
 _STILL = 1.25
+
+
+def warmup_frames(fps: Fraction) -> int:
+    """Pictures that prime the state before a segment."""
+    return min(max(round(_SECONDS * fps), _LEAST), _MOST)
+
+
+def strength(fps: Fraction) -> float:
+    """Share of the past in a cell that has long been steady: at 25 pictures a second, flicker drops 16-fold."""
+    return float(_MISSING ** (1 / warmup_frames(fps)))
 
 
 class Motion:
@@ -72,7 +82,7 @@ class _State:
 class Steady:
     """Steadies one stream of pictures, fed in order. Not thread-safe; depends on nothing but what it was fed."""
 
-    def __init__(self, strength: float = STRENGTH) -> None:
+    def __init__(self, strength: float) -> None:
         """strength: 0 (off) to below 1, the share of the past in a cell that has long been steady."""
         if not 0 <= strength < 1:
             raise ValueError(f"expected a strength of 0 to below 1, got {strength = }")

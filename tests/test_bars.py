@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ from test_reel import colorize, planes
 from pipeline.bars import REMEMBERED, WHOLE, BarFinder, Window, bar_size
 from pipeline.chroma import ChromaLayout
 from pipeline.frames import Subsampling
-from pipeline.temporal import WARMUP_FRAMES
+from pipeline.temporal import warmup_frames
 
 RNG = np.random.default_rng(0)
 H, W = 64, 128  # of the network's input
@@ -105,7 +106,7 @@ def test_no_picture_before_a_warm_up_counts() -> None:
     late = BarFinder()
     found = [late.step(each, n == 0) for n, each in enumerate(film[20:])]
     assert found[REMEMBERED:] == expected[20 + REMEMBERED :]
-    assert REMEMBERED <= WARMUP_FRAMES
+    assert warmup_frames(Fraction(1)) >= REMEMBERED
     assert len(set(expected)) > 2
 
 

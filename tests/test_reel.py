@@ -20,7 +20,7 @@ from pipeline.infer import Colorizer
 from pipeline.probe import other_streams, probe
 from pipeline.reel import colorize_segment
 from pipeline.segments import cut_segments
-from pipeline.temporal import WARMUP_FRAMES
+from pipeline.temporal import warmup_frames
 
 GREY = Look()
 
@@ -32,7 +32,7 @@ def colorize(path: Path, colorizer: Colorizer = Tinter(), look: Look = GREY, sec
     spec = resolve_encoder(info, PROFILES["preservation"])
     parts = [
         colorize_segment(source, info, s, colorizer, look, spec, path.with_suffix(f".{s.index}.seg"))
-        for s in cut_segments(source, info, seconds, WARMUP_FRAMES)
+        for s in cut_segments(source, info, seconds, warmup_frames(info.fps))
     ]
     container = choose_container(info, spec, other_streams(source))
     return assemble(source, info, spec, container, parts, path.with_suffix(".out.mkv"), {}).path
@@ -177,7 +177,8 @@ def test_seams_are_no_larger_than_what_lies_between(tmp_path: Path) -> None:
     whole = planes(colorize(path, Flickerer()))
     split = planes(colorize(path, Flickerer(), seconds=1))
     source = Source(str(path))
-    segments = cut_segments(source, probe(source), 1, WARMUP_FRAMES)
+    info = probe(source)
+    segments = cut_segments(source, info, 1, warmup_frames(info.fps))
     assert len(segments) >= 4
     seams = np.cumsum([s.frames for s in segments])[:-1]
     steps = [np.abs(b[1].astype(int) - a[1]).mean() for a, b in pairwise(split)]

@@ -1,14 +1,17 @@
 """Steady colour: flicker down, motion followed, nothing smeared, and seams of segments invisible."""
 
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.shots import CutDetector
-from pipeline.temporal import STRENGTH, WARMUP_FRAMES, Steady
+from pipeline.temporal import Steady, strength, warmup_frames
 
 HEIGHT, WIDTH = 192, 256
 FLICKER = 4.0
+FPS = Fraction(25)
 
 
 def texture(seed: int, width: int = WIDTH, grain: float = 3) -> np.ndarray:
@@ -44,7 +47,7 @@ def flickering(ab: list[np.ndarray], seed: int = 7) -> list[np.ndarray]:
 
 
 def run(ab, lightness, steady: Steady | None = None) -> np.ndarray:
-    steady, cuts = steady or Steady(), CutDetector()
+    steady, cuts = steady or Steady(strength(FPS)), CutDetector()
     return np.array([steady.step(a, picture, cuts.step(picture)) for a, picture in zip(ab, lightness, strict=True)])
 
 
@@ -54,8 +57,9 @@ def test_flicker_on_a_still_scene_drops_by_the_stated_factor():
     noisy = np.array(flickering([truth] * 60))
     steadied = run(list(noisy), lightness)
     before, after = np.abs(np.diff(noisy, axis=0)).mean(), np.abs(np.diff(steadied[20:], axis=0)).mean()
-    # An average with share s of the past: differences shrink by (1 - s)/sqrt(1 + s), here 1/6.7.
-    assert after / before == pytest.approx((1 - STRENGTH) / np.sqrt(1 + STRENGTH), rel=0.1)
+    # An average with share s of the past: differences shrink by (1 - s)/sqrt(1 + s), here 1/16.
+    share = strength(FPS)
+    assert after / before == pytest.approx((1 - share) / np.sqrt(1 + share), rel=0.1)
     assert np.abs(steadied[20:]).mean() < 0.4 * np.abs(noisy).mean()
 
 
@@ -147,20 +151,20 @@ def test_brightness_flicker_of_old_film_is_not_motion():
 
 
 def test_seams_of_segments_do_not_show():
-    """Cut into pieces, each primed by WARMUP_FRAMES, a reel changes no more at the seams than elsewhere."""
-    length, piece = 96, 12
+    """Cut into pieces, each primed by its warm-up, a reel changes no more at the seams than elsewhere."""
+    length, piece, warmup = 96, 12, warmup_frames(FPS)
     lightness, truth = pan(length, step=2)
     noisy = flickering(truth)
     whole = run(noisy, lightness)
     pieces = []
     for start in range(0, length, piece):
-        first = max(0, start - WARMUP_FRAMES)
+        first = max(0, start - warmup)
         pieces.append(run(noisy[first : start + piece], lightness[first : start + piece])[start - first :])
     joined = np.concatenate(pieces)
-    assert np.abs(joined - whole)[WARMUP_FRAMES:].mean() < 0.05  # a tenth of an 8-bit chroma code
+    assert np.abs(joined - whole)[warmup:].mean() < 0.05  # a tenth of an 8-bit chroma code
     moves = np.abs(np.diff(joined, axis=0)).mean(axis=(1, 2, 3))
     seams = np.arange(piece - 1, length - 1, piece)
-    inside = np.delete(moves, seams)[WARMUP_FRAMES:]
+    inside = np.delete(moves, seams)[warmup:]
     assert moves[seams[2:]].mean() <= inside.mean() + 2 * inside.std() / np.sqrt(len(seams) - 2)
 
 
@@ -192,7 +196,7 @@ def test_wrong_input_is_named():
     with pytest.raises(ValueError, match="strength"):
         Steady(strength=1)
     with pytest.raises(ValueError, match=r"ab\.shape"):
-        Steady().step(np.zeros((2, 8, 9), np.float32), np.zeros((32, 32), np.float32), True)
+        Steady(0.8).step(np.zeros((2, 8, 9), np.float32), np.zeros((32, 32), np.float32), True)
 
 
 def test_another_window_keeps_what_was_seen_in_its_place():
@@ -201,16 +205,20 @@ def test_another_window_keeps_what_was_seen_in_its_place():
     ab = np.stack([coarse(texture(seed, grain=20)) for seed in (2, 3)])
     inner = (slice(48, -48), slice(64, -64))
     small, inner_ab = lightness[inner].copy(), ab[:, 12:-12, 16:-16]
-    steady = Steady()
+    steady = Steady(0.8)
     for _ in range(20):
         steady.step(ab, lightness, False)
     steady.reframe((0.25, 0.75), (0.25, 0.75), small.shape)
     seen = steady.step(np.zeros_like(inner_ab), small, False)
-    np.testing.assert_allclose(seen, STRENGTH * inner_ab, atol=0.2)
+    np.testing.assert_allclose(seen, 0.8 * inner_ab, atol=0.2)
     steady.reframe((-0.5, 1.5), (-0.5, 1.5), lightness.shape)
     whole = steady.step(np.full_like(ab, 7), lightness, False)
-    np.testing.assert_allclose(
-        whole[:, 13:-13, 17:-17], (STRENGTH * seen + 7 * (1 - STRENGTH))[:, 1:-1, 1:-1], atol=0.2
-    )
+    np.testing.assert_allclose(whole[:, 13:-13, 17:-17], (0.8 * seen + 7 * (1 - 0.8))[:, 1:-1, 1:-1], atol=0.2)
     assert (whole[:, :11] == 7).all()
     assert (whole[:, :, :15] == 7).all()
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(1, 16), (10, 16), (25, 40), (50, 80), (1000, 96)])
+def test_the_past_that_counts_is_as_long_as_the_warm_up(fps, frames):
+    assert warmup_frames(Fraction(fps)) == frames
+    assert strength(Fraction(fps)) ** frames == pytest.approx(0.03)
