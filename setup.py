@@ -1,10 +1,15 @@
 """Package metadata; the packages are listed one by one because they are plain top-level names."""
 
+import re
+from pathlib import Path
+
 from setuptools import setup
+
+_SOURCE = (Path(__file__).parent / "pipeline/version.py").read_text("utf-8")
 
 setup(
     name="reelcolor",
-    version="0.1.0",
+    version=re.findall(r'VERSION = "(.+)"', _SOURCE)[0],
     description="Colorize black-and-white film reels, surveillance footage and image archives in bulk",
     license="Apache-2.0",
     python_requires=">=3.11",

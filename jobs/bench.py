@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.film import Film, colorize, decode, encode, make_film, transcode
 from jobs.records import write_json
 from pipeline.errors import EngineError
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from model.bench import Bench
@@ -60,7 +60,7 @@ def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
     from jobs.bench_report import draw
 
     told, begin = told or Told(), time.perf_counter()
-    document: dict[str, Any] = {"version": version("reelcolor"), "machine": machine(), "request": asdict(request)}
+    document: dict[str, Any] = {"version": VERSION, "machine": machine(), "request": asdict(request)}
     document["request"]["output"] = str(request.output)
     if request.only != "video":
         share = _ENGINES if request.only is None else 1

@@ -19,13 +19,14 @@ from jobs.request_cli import fps_option, request_options
 from jobs.shares import Shares
 from jobs.training_cli import train
 from pipeline.errors import RecipeError
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from jobs.request import Request
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="reelcolor", prog_name="reelcolor")
+@click.version_option(VERSION, prog_name="reelcolor")
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Colorize black-and-white film reels, surveillance footage and image archives in bulk.

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +13,7 @@ from jobs.chosen import Chosen, bootstrap_replicates, bootstrap_units, choose
 from jobs.scores import in_markdown
 from pipeline.errors import InputError
 from pipeline.storage import storage_error, write_bytes
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from model.data import Photos
@@ -239,5 +239,5 @@ def _document(
         "labels": str(request.labels) if request.labels else None,
         "measures": {name: words for name, words in MEASURES.items() if name in measured},
         "rows": [{**row, **found[row["name"]]} for row in ({"name": _TRUTH, "kind": _TRUTH}, *rows)],
-        "version": version("reelcolor"),
+        "version": VERSION,
     }

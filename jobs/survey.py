@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 from jobs.fingerprints import fingerprint_of
 from jobs.inputs import Item
@@ -17,6 +16,7 @@ from jobs.reels import Reel, first_file
 from pipeline.errors import ReelcolorError
 from pipeline.frames import Segment
 from pipeline.storage import Place
+from pipeline.version import VERSION
 
 Note = Callable[[str], None]
 
@@ -84,7 +84,7 @@ class State:
         reel = self.reel
         cut = [segment.start, segment.end, segment.seek]
         parts = [json.dumps(dict(reel.fingerprint)), reel.stamp, json.dumps(cut), reel.settled]
-        return short_hash(version("reelcolor"), reel.id, *parts)
+        return short_hash(VERSION, reel.id, *parts)
 
     def take_stock(self, note: Note) -> None:
         """Find the segments that are finished and still what their records say; name the others."""

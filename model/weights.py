@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from model.registry import MOST_BYTES, PRETRAINED, SUFFIX, Package, locate
 from model.spaces import checked_space
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import open_input, replacing
+from pipeline.version import VERSION
 
 FORMAT = "reelcolor-model/2"
 _FORMAT_1 = "reelcolor-model/1"
@@ -116,7 +116,7 @@ def save_model(
         "temperature": repr(temperature),
         "training": json.dumps(training),
         "metrics": json.dumps(metrics),
-        "version": version("reelcolor"),
+        "version": VERSION,
     }
     with replacing(path) as part:
         save_file(tensors, part, metadata)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "model", "jobs")
 FRONT = {"click", "ray", "rich"}
 MODEL_MAY_USE = {"color", "frames", "decode", "images", "storage", "errors", "infer", "quality"}
-MODEL_MAY_USE |= {"archives", "limits", "pictures", "probe", "profiles", "rendering", "shots"}  # reads training data
+MODEL_MAY_USE |= {"version", "archives", "limits", "pictures", "probe", "profiles", "rendering", "shots"}  # reads data
 HEAVY = {"torch", "openvino", "ray", "onnx", "onnxruntime", "cv2", "av", "fsspec", "rich", "PIL"}
 
 
