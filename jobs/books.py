@@ -53,6 +53,11 @@ class Books:
         self.console.note(line)
         self._journal.line(line)
 
+    def stop(self, why: str) -> None:
+        """Nothing more can be done in this run."""
+        self.note(f"stopped: {why}")
+        self._standing.stopped = why
+
     def measure(self) -> None:
         """Have Ray's metrics told, too."""
         self._meters = Meters(self._job.folder.name)

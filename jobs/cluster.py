@@ -12,7 +12,7 @@ from jobs.hands import Hand
 from jobs.pool import environment, ray_prints, start_ray
 from jobs.rayhand import RayHand
 from jobs.shares import Shares
-from jobs.text import one_line
+from jobs.text import one_line, size
 from jobs.worker import Opener
 from pipeline.errors import EngineError
 
@@ -62,13 +62,25 @@ class Cluster:
         No more while the head is silent: to ask for one would take until it answers.
         """
         self._looked = float("-inf")
-        room = sum(sum(self._shares.slots(node)) for node in self._look().values())
+        nodes = self._look().values()
+        if self._shares.most is None:  # else an autoscaler may find a node that is large enough
+            self._content(self._shares.within(nodes))
+        room = sum(sum(self._shares.slots(node)) for node in nodes)
         if self._silent:
             return 0
         if not room and not self._full:
             self._note(f"no node of the cluster has room for a worker ({self._shares.asked}); waiting for one that has")
         self._full = not room
         return self._shares.most or max(1, room)
+
+    def _content(self, less: Shares) -> None:
+        """Do with so much memory, rather than wait for ever."""
+        if less.memory < self._shares.memory:
+            least, most = size(self._shares.memory), size(less.memory)
+            self._note(
+                f"the largest frames may take {least} of memory and no node has more than {most}; workers get that"
+            )
+            self._shares = less
 
     def hire(self, opener: Opener) -> Hand:
         """Ask for a worker. Without room it waits for a node, and an autoscaler sees that it does."""

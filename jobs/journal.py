@@ -26,7 +26,7 @@ NAME = "run.json"
 
 @dataclass
 class Standing:
-    """How far a run is. `reels` by what became of them; `segments` of those that were admitted."""
+    """How far a run is. `reels` by what became of them, `segments` of those that were admitted; `stopped`: why."""
 
     reels: Counter[str] = field(default_factory=Counter)
     segments: int = 0
@@ -35,6 +35,7 @@ class Standing:
     frames_done: int = 0
     fps: float = 0.0
     census: Census = field(default_factory=Census)
+    stopped: str = ""
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -46,6 +47,7 @@ class Standing:
             "segments": segments | {"retries": self.census.retries, "doubled": self.census.doubled},
             "frames": {"done": self.frames_done, "of": self.frames, "fps": round(self.fps, 2)},
             "workers": {"ready": self.census.workers, "waiting": self.census.waiting},
+            "stopped": self.stopped,
         }
 
 

@@ -7,8 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.apart import Apart
 from jobs.books import Books
@@ -31,6 +30,10 @@ from jobs.tasks import AssembleTask, SegmentTask, Task
 from jobs.worker import Worker
 from pipeline.errors import EngineError, StorageError
 from pipeline.frames import Segment
+from pipeline.version import VERSION
+
+if TYPE_CHECKING:
+    from jobs.cluster import Cluster
 
 _SMALL_PIXELS = 500_000_000  # to colour, below which starting Ray takes longer than it saves: 10 s of 1080p
 
@@ -129,7 +132,7 @@ class Run:
     def _document(self, entries: list[Any]) -> dict[str, Any]:
         """plan.json: a function of input, recipe and weights."""
         recipe = self._request.recipe.as_dict()
-        return {"version": version("reelcolor"), "recipe": recipe, "weights": self._colouring.weights, "reels": entries}
+        return {"version": VERSION, "recipe": recipe, "weights": self._colouring.weights, "reels": entries}
 
     def _admit(self, reel: Reel, before: Before) -> None:
         """Take the reel in, unless another run makes its output, or something else is in that place."""
@@ -167,7 +170,7 @@ class Run:
             else:
                 self._work_on_ray(max(1, len(missing)))
         except EngineError as e:
-            self.note(f"stopped: {e}")
+            self.books.stop(str(e))
             for state in self._states.values():
                 if not state.ended:
                     self.books.result(state.reel.id, self._failed(state, str(e)))
@@ -217,10 +220,15 @@ class Run:
         shares = dataclasses.replace(shares, memory=memory_of(largest))
         with cluster_ray(shares, self.note, self._request.debug) as cluster:
             self.books.measure()
-            Drive(partial(cluster.hire, self._colouring.open), cluster.wanted, self).run()
+            Drive(partial(cluster.hire, self._colouring.open), partial(self._wanted, cluster), self).run()
         for state in self._states.values():
             if state.ended and state.repeated:  # a second attempt may have come in after the reel was done
                 state.ledger.remove_media()
+
+    def _wanted(self, cluster: Cluster) -> int:
+        """Workers that there is something for: what one engine has made of a reel may have to be made by another."""
+        left = [len(state.reel.segments) for state in self._states.values() if not state.ended]
+        return min(cluster.wanted(), max(1, sum(left)))
 
     def begin(self) -> tuple[list[Load], list[Task]]:
         """The reels to colour, and those that need putting together only."""
@@ -258,7 +266,7 @@ class Run:
     def _provenance(self) -> dict[str, str]:
         """Tags of the output: what made it, with what."""
         weights = f"{self._request.recipe.model} {self._colouring.weights}"
-        return {"colorized": f"reelcolor {version('reelcolor')}, model {weights}"}
+        return {"colorized": f"reelcolor {VERSION}, model {weights}"}
 
     def started(self, task: Task) -> None:
         """A task is under way."""

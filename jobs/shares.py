@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from jobs.text import size
@@ -35,6 +36,14 @@ class Shares:
         """What a worker asks for, in words."""
         gpu = f", {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} processors{gpu}, {size(self.memory)} of memory"
+
+    def within(self, nodes: Collection[Mapping[str, float]]) -> Shares:
+        """These, with the memory of the largest node where it is for memory that none of them has room for a worker."""
+        uncounted = dataclasses.replace(self, memory=0)
+        fitting = [node for node in nodes if any(uncounted.slots(node))]
+        if not fitting or any(any(self.slots(node)) for node in fitting):
+            return self
+        return dataclasses.replace(self, memory=int(max(node.get("memory", 0.0) for node in fitting)))
 
     def slots(self, node: Mapping[str, float]) -> tuple[int, int]:
         """(workers with a GPU, workers without) that a node with these resources has room for."""

@@ -5,8 +5,10 @@ What travels is the job folder's place. Credentials never do: the cluster's node
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
 import re
 import secrets
 import shlex
@@ -22,14 +24,17 @@ from jobs.recipe import Recipe
 from jobs.records import write_json
 from jobs.request import Only, Request, default_colouring, job_of
 from jobs.shares import Shares
+from model.registry import SUFFIX
 from pipeline.errors import EngineError, InputError, ReelcolorError
 from pipeline.limits import Limits
-from pipeline.storage import Place, is_local, local_path, place
+from pipeline.storage import Place, is_local, local_path, place, write_bytes
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-_NAME = "request.json"
+REQUEST = "request.json"  # in the job folder
+PACKAGES = ("pipeline", "model", "jobs")  # all there is of reelcolor
 _STOP_SECONDS = 30  # that a driver is given to end its workers and tidy up
 _POLL = 2.0  # seconds
+_YOUNG = 60.0  # seconds that a cluster which was just started may take until it accepts jobs
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -45,12 +50,16 @@ class Submitted:
 def submit(request: Request, address: str | None, env: str) -> Submitted:
     """Store the request in its job folder and have the cluster run it.
 
-    Raises InputError where an input's URL holds credentials, EngineError where the model or the cluster is not there.
+    Raises InputError where an input's URL holds credentials, or there is no source tree to send along; EngineError
+    where the model or the cluster is not there.
     """
     inputs = tuple(_absolute(source) for source in request.inputs)
     for source in inputs:
         place(source)  # which refuses credentials
-    request = dataclasses.replace(request, inputs=inputs, outdir=request.outdir.absolute())
+    _sent_along(env)  # which refuses what cannot be sent
+    model = request.recipe.model
+    recipe = dataclasses.replace(request.recipe, model=_absolute(model) if model.endswith(SUFFIX) else model)
+    request = dataclasses.replace(request, inputs=inputs, outdir=request.outdir.absolute(), recipe=recipe)
     job = job_of(request, default_colouring(request.recipe))
     client = connect(address)
     stored = {"inputs": inputs, "recipe": request.recipe.as_dict(), "overwrite": request.overwrite}
@@ -80,7 +89,10 @@ def stored_request(job: Job, only: Only) -> Request:
     recipe = stored["recipe"]
     fps = Fraction(recipe["fps"]) if recipe["fps"] else None
     shares = Shares("auto", **stored["shares"])
-    made = Recipe(**(recipe | {"fps": fps, "limits": Limits(**recipe["limits"])}))
+    try:
+        made = Recipe(**(recipe | {"fps": fps, "limits": Limits(**recipe["limits"])}))
+    except TypeError as e:
+        raise InputError(f"{job.folder}: another version of reelcolor submitted it ({e}); submit it again") from e
     return Request(tuple(stored["inputs"]), job.outdir, made, None, bool(stored["overwrite"]), False, shares, only)
 
 
@@ -138,7 +150,7 @@ def find_job(name: str, output: str | None) -> Job:
             raise InputError(f"{name}: where is it? give -o OUTDIR, or the whole OUTDIR/{FOLDER}/{name}")
         outdir, job_id = output, name
     job = Job(place(outdir).absolute(), job_id)
-    if not ((job.folder / _NAME).exists() or (job.folder / "plan.json").exists()):
+    if not ((job.folder / REQUEST).exists() or (job.folder / "plan.json").exists()):
         raise InputError(f"{job.folder}: there is no such job; `reelcolor jobs list -o OUTDIR` names those there are")
     return job
 
@@ -147,22 +159,63 @@ def _send(client: Any, job: Job, only: Only, stored: Mapping[str, Any]) -> Submi
     submission = f"reelcolor-{job.folder.name}-{secrets.token_hex(3)}"
     words = ["python", "-m", "jobs.entry", str(job.outdir), job.folder.name, only, submission]
     runtime: dict[str, Any] = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)}}
-    if stored["env"] == "working-dir":
-        runtime |= {"working_dir": str(Path(__file__).parents[1]), "excludes": _EXCLUDED}
-    write_json(job.folder / _NAME, {**stored, "submission": submission})
+    runtime |= _sent_along(str(stored["env"]))
+    file = job.folder / REQUEST
+    before = file.read_bytes() if file.exists() else None
+    write_json(file, {**stored, "submission": submission})
     try:
-        client.submit_job(entrypoint=shlex.join(words), submission_id=submission, runtime_env=runtime)
+        _hand_over(client, entrypoint=shlex.join(words), submission_id=submission, runtime_env=runtime)
     except Exception as e:  # Ray raises all sorts
+        if before is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_bytes(file, before)
         raise EngineError(refused(str(stored["address"]), e)) from e
     return Submitted(job, submission, str(stored["address"]))
 
 
-_EXCLUDED = ["/.git", "/.venv", "/shared", "/tests", "/docs", "/scripts", "/runs", "__pycache__", ".*_cache"]
+def _hand_over(client: Any, **job: Any) -> None:
+    """Have the cluster take the job, as soon as it takes any."""
+    end = time.monotonic() + _YOUNG
+    while True:
+        try:
+            with _quietly():
+                client.submit_job(**job)
+            return
+        except Exception as e:  # as above
+            if "No available agent" not in str(e) or time.monotonic() > end:
+                raise
+            time.sleep(_POLL)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what Ray logs of its packing, unless --debug has asked for it."""
+    before = logging.root.manager.disable
+    if not logging.root.isEnabledFor(logging.INFO):
+        logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _sent_along(env: str) -> dict[str, Any]:
+    """What of this source tree goes with the job: its packages, whatever else lies beside them."""
+    if env == "image":
+        return {}
+    tree = Path(__file__).parents[1]
+    if not (tree / "setup.py").is_file():
+        raise InputError(
+            f"--env working-dir sends a source tree along, and this reelcolor is installed, in {tree}; "
+            "run it from a checkout (pip install -e), or install it on the nodes and leave the option away"
+        )
+    return {"working_dir": str(tree), "excludes": ["/*", "!/.", *(f"!/{name}" for name in PACKAGES), "__pycache__"]}
 
 
 def _stored(job: Job) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((job.folder / _NAME).read_bytes())
+        found: dict[str, Any] = json.loads((job.folder / REQUEST).read_bytes())
     except (FileNotFoundError, ValueError) as e:
         raise InputError(f"{job.folder}: holds no request that could be run again; it was not submitted") from e
     except ReelcolorError as e:
