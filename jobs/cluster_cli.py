@@ -117,18 +117,18 @@ def jobs() -> None:
 @json_option
 @debug_option
 def list_command(output: str, as_json: bool, debug: bool) -> None:
-    """Every job of an OUTDIR, the last to be heard of first.
+    """Every job of an OUTDIR, the last to be heard of first, and what it keeps for a resume.
 
     \b
     Example:
       reelcolor jobs list -o s3://archive/coloured
     """
     del debug
-    from jobs.status import all_jobs, in_words
+    from jobs.status import all_jobs, in_a_line
     from pipeline.storage import place
 
     found = all_jobs(place(output))
-    echo({"jobs": found} if as_json else "\n".join(in_words(status).partition("\n")[0] for status in found))
+    echo({"jobs": found} if as_json else "\n".join(map(in_a_line, found)))
 
 
 @jobs.command(cls=Command)
@@ -228,3 +228,45 @@ def retry(job: Job, address: str | None, as_json: bool) -> None:
       reelcolor jobs retry 1f0c2ab94e77 -o s3://archive/coloured
     """
     _begin(job, "failed", address, as_json)
+
+
+@jobs.command("clean", cls=Command)
+@click.argument("job", required=False)
+@click.option("--all", "every", is_flag=True, help="Of every job of OUTDIR that is not running.")
+@click.option("-o", "--output", metavar="OUTDIR", help="Where the job writes to.")
+@json_option
+@debug_option
+def clean_command(job: str | None, every: bool, output: str | None, as_json: bool, debug: bool) -> None:
+    """Remove what a job keeps for a resume: segments of unfinished reels, half-written files. `list` says how much.
+
+    What is known of the job stays, and so does every finished reel. A job that is running is left alone.
+
+    \b
+    Examples:
+      reelcolor jobs clean 1f0c2ab94e77 -o s3://archive/coloured
+      reelcolor jobs clean --all -o s3://archive/coloured
+    """
+    del debug
+    from jobs.leftovers import clean
+    from jobs.status import jobs_of
+    from jobs.submitting import find_job
+    from jobs.text import size
+    from pipeline.errors import StorageError
+    from pipeline.storage import place
+
+    if every == (job is not None):
+        raise click.UsageError("give either a JOB or --all")
+    if every and output is None:
+        raise click.UsageError("--all: of which OUTDIR? give -o OUTDIR")
+    done: list[dict[str, Any]] = []
+    for found in jobs_of(place(str(output))) if job is None else [find_job(job, output)]:
+        facts: dict[str, Any] = {"job": found.folder.name, "files": 0, "bytes": 0, "error": None}
+        try:
+            kept = clean(found)
+            done.append(facts | {"files": kept.files, "bytes": kept.bytes})
+        except StorageError as e:
+            if job is not None:
+                raise
+            done.append(facts | {"error": str(e)})
+    said = [d["error"] or f"{d['files']} files removed, {size(d['bytes'])}" for d in done]
+    echo({"jobs": done} if as_json else "\n".join(f"{d['job']}: {line}" for d, line in zip(done, said, strict=True)))

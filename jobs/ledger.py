@@ -150,6 +150,12 @@ class ReelLedger:
             record.unlink(missing_ok=True)
         self.remove_media()
 
+    def abandon(self) -> None:
+        """Remove the segments' media files, and the records of an unfinished reel, which are nothing without them."""
+        for record in self.segments.glob("*.json") if self._is_absent("done.json") else ():
+            record.unlink(missing_ok=True)
+        self.remove_media()
+
     def sweep(self, targets: Iterable[Place]) -> None:
         """Remove what a killed run was in the middle of writing: segments, records, announced outputs."""
         for part in self._half_written():

@@ -5,12 +5,13 @@ The few things that are done differently here and on a store are done in this fi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -168,6 +169,17 @@ def files_below(folder: Place) -> Iterator[str]:
         return
     for here, _, names in os.walk(folder):
         yield from (Path(here, name).relative_to(folder).as_posix() for name in names)
+
+
+def sizes_below(folder: Place, wanted: Callable[[str], bool]) -> dict[str, int]:
+    """Name → bytes, of the files that `files_below` names and that are wanted; raises StorageError."""
+    if isinstance(folder, StorePath):
+        return {name: int(info.get("size") or 0) for name, info in folder.files().items() if wanted(name)}
+    sizes = {}
+    for name in filter(wanted, files_below(folder)):
+        with contextlib.suppress(FileNotFoundError):  # a run may be finishing it
+            sizes[name] = (folder / name).lstat().st_size
+    return sizes
 
 
 def first_existing(paths: Sequence[Place]) -> Place | None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,11 @@ import yaml
 from click.testing import CliRunner
 from fakes import WEIGHTS, colouring, records, run, statuses
 
+from jobs import entry
 from jobs.cli import main
 from jobs.console import Console
 from jobs.hands import Census
-from jobs.journal import Standing
+from jobs.journal import SUBMISSION, Standing
 from jobs.ledger import FOLDER, Job
 from jobs.metrics import COUNTERS, GAUGES, Meters
 from jobs.recipe import Recipe
@@ -29,8 +31,8 @@ from jobs.request import Colouring, Request
 from jobs.run import colorize
 from jobs.shares import Shares
 from jobs.status import all_jobs, in_words, job_status
-from jobs.submitting import begin_again, connect, find_job, stored_request, submit
-from pipeline.errors import InputError, StorageError
+from jobs.submitting import begin_again, connect, find_job, last_submission, stored_request, submit
+from pipeline.errors import EngineError, InputError, StorageError
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 
@@ -53,6 +55,17 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 )
 def test_how_many_workers_a_node_has_room_for(shares: Shares, node: dict[str, float], slots: tuple[int, int]) -> None:
     assert shares.slots(node) == slots
+
+
+def test_frames_too_large_for_every_node_do_not_keep_the_others_waiting() -> None:
+    nodes = [{"CPU": 8.0, "memory": 10e9}, {"CPU": 4.0, "memory": 16e9}, {"CPU": 1.0, "memory": 64e9}]
+    asked = Shares(memory=20 * 10**9)
+    assert not any(any(asked.slots(node)) for node in nodes)
+    given = asked.within(nodes)
+    assert given == Shares(memory=16 * 10**9), "the third has no processors for a worker"
+    assert [given.slots(node) for node in nodes] == [(0, 0), (0, 1), (0, 0)]
+    assert Shares(memory=9 * 10**9).within(nodes).memory == 9 * 10**9
+    assert asked.within(nodes[2:]) == asked.within([]) == asked
 
 
 # --- how a job stands
@@ -147,8 +160,11 @@ class Client:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.errors: list[str] = []
 
     def submit_job(self, **job: Any) -> str:
+        if self.errors:
+            raise RuntimeError(self.errors.pop(0))
         self.sent.append(job)
         return str(job["submission_id"])
 
@@ -187,6 +203,81 @@ def test_a_request_survives_storage_and_no_secret_is_in_it(
     ]
     everything = str(client.sent) + "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert not [value for value in secrets.values() if value in everything]
+
+
+def test_what_is_sent_along_are_our_packages_and_nothing_else(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray itself packs it."""
+    from ray._private.runtime_env.packaging import create_package
+
+    tree = tmp_path / "tree"
+    inside = {"jobs/run.py", "model/networks/unet.py", "model/pretrained/default.safetensors", "pipeline/reel.py"}
+    beside = {"setup.py", "films/a.mkv", ".venv/x.py", ".git/HEAD", "tests/jobs/a.py", "jobs/__pycache__/run.pyc"}
+    for name in inside | beside:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    monkeypatch.setattr("jobs.submitting.__file__", str(tree / "jobs/submitting.py"))
+    submit(Request(("a.mkv",), tmp_path / "out"), None, "working-dir")
+    environment = client.sent[0]["runtime_env"]
+    assert environment["working_dir"] == str(tree)
+    create_package(str(tree), tmp_path / "sent.zip", include_gitignore=True, excludes=environment["excludes"])
+    with zipfile.ZipFile(tmp_path / "sent.zip") as packed:
+        assert {name for name in packed.namelist() if not name.endswith("/")} == inside
+    (tree / "setup.py").unlink()
+    with pytest.raises(InputError, match=r"is installed, in .*; run it from a checkout"):
+        submit(Request(("a.mkv",), tmp_path / "out"), None, "working-dir")
+    assert len(client.sent) == 1
+
+
+@pytest.mark.usefixtures("client")
+def test_another_model_on_the_cluster_is_refused_and_status_says_so(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver finds the shipped model, where the submitting machine had one of other weights."""
+    monkeypatch.setenv(SUBMISSION, "")  # which the driver sets
+    sent = submit(Request((str(film),), tmp_path), None, "image")
+    assert in_words(job_status(sent.job)).endswith("submitted; its driver has not begun")
+    assert entry.main(str(tmp_path), sent.job.folder.name, "all", sent.submission) == 1
+    words = in_words(job_status(sent.job))
+    assert words.startswith(f"{sent.job.folder.name}: failed\n  stopped: default: the model of this name is another")
+    assert [path.name for path in (tmp_path / FOLDER).iterdir() if path.is_dir()] == [sent.job.folder.name]
+    begin_again(sent.job, "unfinished", None)
+    assert job_status(sent.job)["state"] == "submitted", "not what became of the run before"
+
+
+def test_a_model_that_is_a_file_is_found_from_wherever_the_driver_runs(client: Client, tmp_path: Path) -> None:
+    recipe = Recipe(model="mine.safetensors")
+    sent = submit(Request(("s3://archive/reels",), tmp_path, recipe), None, "image")
+    assert stored_request(sent.job, "all").recipe.model == str(Path("mine.safetensors").absolute())
+    assert client.sent
+
+
+def test_a_job_that_the_cluster_does_not_take_is_none(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.submitting._POLL", 0.0)
+    request = Request(("s3://archive/reels",), tmp_path)
+    client.errors = ["503"]
+    with pytest.raises(EngineError, match="503"):
+        submit(request, None, "image")
+    assert all_jobs(tmp_path) == []
+    client.errors = ["status code 500: No available agent to submit job, please try again later."] * 3
+    sent = submit(request, None, "image")
+    client.errors = ["503"]
+    with pytest.raises(EngineError, match="503"):
+        begin_again(sent.job, "unfinished", None)
+    assert last_submission(sent.job) == sent
+
+
+def test_a_request_of_another_version_is_refused(client: Client, tmp_path: Path) -> None:
+    sent = submit(Request(("s3://archive/reels",), tmp_path), None, "image")
+    stored = json.loads((sent.job.folder / "request.json").read_text())
+    stored["recipe"]["of-tomorrow"] = 1
+    (sent.job.folder / "request.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="another version of reelcolor submitted it"):
+        stored_request(sent.job, "all")
+    assert client.sent
 
 
 def test_credentials_in_a_url_are_refused(client: Client, tmp_path: Path) -> None:
