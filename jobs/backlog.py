@@ -55,6 +55,7 @@ class Backlog:
             (self._before[load.engine] if load.engine else self._new).append(load.reel_id)
         self._begun: defaultdict[str, deque[_Reel]] = defaultdict(deque)
         self._suspects: defaultdict[str, deque[tuple[_Reel | None, Task]]] = defaultdict(deque)
+        self._last: defaultdict[str, deque[tuple[_Reel | None, Task]]] = defaultdict(deque)
         self._later: list[tuple[float, int, _Reel | None, Task]] = []
         self._number = 0
         self._reels: dict[str, _Reel] = {}
@@ -65,11 +66,11 @@ class Backlog:
         _prune(self._urgent, lambda task: task.reel_id not in self._failed)
         for reels in self._begun.values():
             _prune(reels, _Reel.has_more)
-        for suspects in self._suspects.values():
+        for suspects in (*self._suspects.values(), *self._last.values()):
             _prune(suspects, self._stands)
         while self._later and not self._stands(self._later[0][2:]):
             heapq.heappop(self._later)
-        queues = (self._before, self._begun, self._suspects)
+        queues = (self._before, self._begun, self._suspects, self._last)
         return bool(self._urgent or self._new or self._later) or any(any(q.values()) for q in queues)
 
     def take(self, key: str) -> Task | None:
@@ -92,9 +93,10 @@ class Backlog:
                 return None
             self._bind(queue.popleft(), key)
 
-    def take_suspect(self, key: str) -> Task | None:
-        """The next task for a worker with this engine and nothing else to do."""
-        for suspects in (self._suspects[key], self._suspects[_ANY]):
+    def take_suspect(self, key: str, last: bool = False) -> Task | None:
+        """The next task for a worker with this engine and nothing else to do; `last`: while none else has one."""
+        waiting = self._last if last else self._suspects
+        for suspects in (waiting[key], waiting[_ANY]):
             _prune(suspects, self._stands)
             if suspects:
                 return suspects.popleft()[1]
@@ -102,15 +104,15 @@ class Backlog:
 
     def inherit(self, key: str, spared: Callable[[str], bool]) -> bool:
         """Give the engine a reel of another that is not `spared`; whether there was one."""
-        for other in {*self._begun, *self._before, *self._suspects} - {_ANY, key}:
+        for other in {*self._begun, *self._before, *self._suspects, *self._last} - {_ANY, key}:
             _prune(self._begun[other], _Reel.has_more)
-            _prune(self._suspects[other], self._stands)
-            if not (self._begun[other] or self._suspects[other] or self._before[other]) or spared(other):
+            suspects = next((s for s in (self._suspects[other], self._last[other]) if self._has_some(s)), None)
+            if not (self._begun[other] or suspects or self._before[other]) or spared(other):
                 continue
             if self._begun[other]:
                 self._bind(self._begun[other].popleft().reel_id, key)
-            elif self._suspects[other]:
-                self._bind(self._suspects[other].popleft()[1].reel_id, key)
+            elif suspects:
+                self._bind(suspects.popleft()[1].reel_id, key)
             else:
                 self._bind(self._before[other].popleft(), key)
             return True
@@ -131,10 +133,10 @@ class Backlog:
             reel.listed = True
             self._begun[reel.key].appendleft(reel)
 
-    def suspect(self, task: Task) -> None:
-        """This task once more, alone on its worker."""
+    def suspect(self, task: Task, last: bool = False) -> None:
+        """This task once more, alone on its worker; `last`: and the only one that is tried so."""
         reel = self._reel(task)
-        self._suspects[reel.key if reel is not None else _ANY].append((reel, task))
+        (self._last if last else self._suspects)[reel.key if reel is not None else _ANY].append((reel, task))
 
     def delay(self, task: Task, until: float) -> None:
         """This task once more, at that time."""
@@ -175,6 +177,10 @@ class Backlog:
         """Whether a task that was put aside is still wanted: its reel has neither failed nor changed hands."""
         reel, task = entry
         return task.reel_id not in self._failed and not (reel is not None and reel.dropped)
+
+    def _has_some(self, suspects: deque[tuple[_Reel | None, Task]]) -> bool:
+        _prune(suspects, self._stands)
+        return bool(suspects)
 
     def _bind(self, reel_id: str, key: str) -> None:
         if reel_id in self._reels:

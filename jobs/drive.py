@@ -2,10 +2,12 @@
 
 A worker's death is blamed on the tasks it had in flight. These are run again one at a time, so that the innocent finish
 and the guilty one is known; a task that was in flight at two deaths, at the second alone, is given up. A machine that
-is lost with its workers is nobody's fault; its tasks are run again like others, up to a limit.
+is lost with its workers is nobody's fault; its tasks are run again like others, up to a limit. Where a machine has too
+little memory, the worker that is ended need not be the one that takes it: there is a third time, one suspect at a time.
 
 Workers may have different engines, and come and go. Near the end, when some have nothing to do, a task that takes much
-longer than others of its weight is given to a second worker of the same engine, and the first result counts.
+longer than others of its weight is given to a second worker of the same engine, and the first result counts. Workers
+that stay without anything to do are given back.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from jobs.backlog import Backlog
 from jobs.failures import Failure, FailureKind
 from jobs.hands import Census, Hand, Inbox, Listener, WorkerDied
+from jobs.stations import News, Station, dispensable
 from jobs.tasks import Outcome, Task
 from jobs.worker import IN_FLIGHT
 from pipeline.errors import EngineError
@@ -26,34 +28,15 @@ from pipeline.errors import EngineError
 TICK = 0.25  # seconds between progress reports
 _ASKED = 0.02  # seconds a worker, likewise: many are asked less often
 _OPENINGS = 3  # deaths of workers while they open the engine, after which no more are started
-_RETRIES: Mapping[FailureKind, int] = {"internal": 1, "storage": 5}  # of kinds of failure that may pass
+_RETRIES: Mapping[FailureKind, int] = {"internal": 1, "memory": 1, "storage": 5}  # of kinds of failure that may pass
 _BACKOFF = 1.0  # seconds before the first retry after an error of storage; twice that before the next, and so on
 _NODE_DEATHS = 5  # at which a task was in flight, after which it is a suspect
 _REST = 30.0  # seconds that a worker whose disk is full is given nothing, where another has room
 _SLOW = 2.0  # times longer than its weight lets expect, that a task takes before it is given to a second worker
 _SLOW_SECONDS = 10.0  # and at least so long
 _PATIENCE = 60.0  # seconds that reels wait for a worker with their engine to come back
+_MORE_MEMORY = "; fewer workers a machine (--cpus-per-worker, --workers) leave more memory to each"
 _LOOK = 1.0  # seconds between looks at how many workers there may be, and for what one with nothing to do could do
-
-
-@dataclass(eq=False)
-class _Station:
-    """A hand and what it has in flight. `key` is None until the engine is open."""
-
-    hand: Hand
-    opening: Future[str | Failure]
-    key: str | None = None
-    flights: dict[Future[Outcome], tuple[Task, float]] = field(default_factory=dict)  # task, when it was started
-    alone: bool = False
-    rests_until: float = float("-inf")
-
-
-@dataclass(frozen=True)
-class _News:
-    """A future of this station is done: a flight, or the opening."""
-
-    station: _Station
-    flight: Future[Outcome] | None = None
 
 
 class Drive:
@@ -69,8 +52,9 @@ class Drive:
     ) -> None:
         self._hire, self._wanted, self._listener, self._in_flight = hire, wanted, listener, in_flight
         self._inbox = inbox or Inbox()
-        self._stations: dict[_Station, None] = {}
-        self._room: dict[_Station, None] = {}  # stations that can take a task
+        self._stations: dict[Station, None] = {}
+        self._room: dict[Station, None] = {}  # stations that can take a task
+        self._sole: Station | None = None  # that was given a suspect while no other had one
         self._backlog: Backlog
         self._copies: Counter[str] = Counter()  # flights of a task that has no result yet
         self._deaths: Counter[str] = Counter()
@@ -79,7 +63,8 @@ class Drive:
         self._pace: dict[str, tuple[float, int]] = {}  # engine → seconds and weight of what it has done
         self._seen: dict[str, float] = {}  # engine → when a worker last had it
         self._stillborn = self._dismissed = self._retries = self._doubled = 0
-        self._told = self._staffed = self._look_again = float("-inf")
+        self._told = self._staffed = float("-inf")
+        self._look_again: dict[str, float] = {}  # engine → when its workers with nothing to do look for something again
 
     def run(self) -> None:
         """Do all tasks. Raises EngineError where no worker can open the engine."""
@@ -92,6 +77,7 @@ class Drive:
                     self._attend(news)
                 self._backlog.wake(self._inbox.now())
                 self._dispatch()
+                self._give_back()
                 self._tell()
         finally:
             for station in self._stations:
@@ -108,13 +94,19 @@ class Drive:
         if now - self._staffed < _LOOK or self._stillborn >= _OPENINGS or not self._backlog:
             return
         self._staffed = now
-        for _ in range(self._wanted() - self._dismissed - len(self._stations)):
+        wanted = self._wanted()
+        for _ in range(max(wanted - self._dismissed, min(wanted, 1)) - len(self._stations)):
             hand = self._hire()
-            station = _Station(hand, hand.open())
+            station = Station(hand, hand.open(), now)
             self._stations[station] = None
-            self._inbox.watch(station.opening, _News(station))
+            self._inbox.watch(station.opening, News(station))
 
-    def _attend(self, news: _News) -> None:
+    def _give_back(self) -> None:
+        """Do without the workers that have had nothing to do for long, and for which nothing is left."""
+        for station in [] if self._backlog else dispensable(self._stations, self._inbox.now()):
+            self._remove(station)
+
+    def _attend(self, news: News) -> None:
         """Take in what has happened at one station."""
         station = news.station
         if station not in self._stations:
@@ -127,15 +119,15 @@ class Drive:
         except WorkerDied as e:
             self._died(station, e)
 
-    def _opened(self, station: _Station, key: str | Failure) -> None:
+    def _opened(self, station: Station, key: str | Failure) -> None:
         if isinstance(key, Failure):
             self._dismiss(station, key.message)
             return
-        station.key = key
+        station.key, station.idle_since = key, self._inbox.now()
         self._room[station] = None
         self._listener.opened(key)
 
-    def _dismiss(self, station: _Station, reason: str) -> None:
+    def _dismiss(self, station: Station, reason: str) -> None:
         """Do without this worker."""
         self._remove(station)
         self._dismissed += 1
@@ -143,7 +135,7 @@ class Drive:
             raise EngineError(reason)
         self._listener.note(f"one worker less: {reason}")
 
-    def _remove(self, station: _Station) -> None:
+    def _remove(self, station: Station) -> None:
         del self._stations[station]
         self._room.pop(station, None)
         station.hand.close()
@@ -151,10 +143,11 @@ class Drive:
             self._seen[station.key] = self._inbox.now()
         self._staffed = float("-inf")
 
-    def _land(self, station: _Station, flight: Future[Outcome]) -> None:
+    def _land(self, station: Station, flight: Future[Outcome]) -> None:
         """Take in the outcome of a task; raises WorkerDied in its place."""
         outcome = flight.result()
         task, begun = station.flights.pop(flight)
+        station.idle_since = self._inbox.now()
         station.alone = station.alone and bool(station.flights)
         if not station.alone:
             self._room[station] = None
@@ -170,7 +163,7 @@ class Drive:
             else:
                 self._missed(task, outcome)
 
-    def _spare(self, full: _Station) -> bool:
+    def _spare(self, full: Station) -> bool:
         """Let a worker whose disk is full rest, if another could do its work."""
         now = self._inbox.now()
         if not any(other.key == full.key and other.rests_until <= now for other in self._stations if other is not full):
@@ -205,6 +198,8 @@ class Drive:
         if outcome.kind == "storage":
             seconds = _BACKOFF * 2**tries * random.uniform(0.5, 1.5)
             self._backlog.delay(task.again(), self._inbox.now() + seconds)
+        elif outcome.kind == "memory":
+            self._backlog.suspect(task.again())  # alone on its worker it may have enough
         else:
             self._backlog.again(task.again())
 
@@ -216,7 +211,7 @@ class Drive:
                     self._copies.pop(other.key, None)
         self._listener.failed(task, outcome)
 
-    def _died(self, station: _Station, death: WorkerDied) -> None:
+    def _died(self, station: Station, death: WorkerDied) -> None:
         """Blame the tasks in flight, unless the whole machine went."""
         for flight in [f for f in station.flights if f.done() and f.exception() is None]:
             self._land(station, flight)
@@ -235,15 +230,17 @@ class Drive:
             if death.with_node and self._lost[task.key] < _NODE_DEATHS:
                 self._backlog.again(task.again())
             else:
-                self._blame(task, str(death), alone=len(flying) == 1)
+                self._blame(task, death, alone=len(flying) == 1)
 
-    def _blame(self, task: Task, how: str, alone: bool) -> None:
+    def _blame(self, task: Task, death: WorkerDied, alone: bool) -> None:
         self._deaths[task.key] += 1
-        if self._deaths[task.key] > 1 and alone:
-            message = f"{task.name} ends the worker that does it ({how}), twice now; the reel is left out"
-            self._give_up(task, Failure("worker", message))
+        if self._deaths[task.key] > (2 if death.of_memory else 1) and alone:
+            kind: FailureKind = "memory" if death.of_memory else "worker"
+            times, remedy = ("three times", _MORE_MEMORY) if death.of_memory else ("twice", "")
+            message = f"{task.name} ends the worker that does it ({death}), {times} now; the reel is left out{remedy}"
+            self._give_up(task, Failure(kind, message))
         else:
-            self._backlog.suspect(task.again())
+            self._backlog.suspect(task.again(), last=death.of_memory and self._deaths[task.key] > 1)
 
     def _dispatch(self) -> None:
         """Give the free workers something to do: suspects alone, everything else where there is most room."""
@@ -252,20 +249,30 @@ class Drive:
             for station in [s for s in self._room if len(s.flights) == load and s.rests_until <= now]:
                 self._occupy(station)
 
-    def _occupy(self, station: _Station) -> None:
+    def _occupy(self, station: Station) -> None:
         key = str(station.key)
         idle = not station.flights
-        if idle and (suspect := self._backlog.take_suspect(key)):
+        if idle and (suspect := self._suspect(key, station)):
             station.alone = True
             self._send(station, suspect)
             return
         task = self._backlog.take(key)
         now = self._inbox.now()
-        if task is None and idle and now >= self._look_again:
+        if task is None and idle and now >= self._look_again.get(key, now):
             task = self._inherited(key, now) or self._slowest(station, now)
-            self._look_again = now + _LOOK if task is None else now
+            self._look_again[key] = now + _LOOK if task is None else now
         if task is not None:
             self._send(station, task)
+
+    def _suspect(self, key: str, station: Station) -> Task | None:
+        """A suspect for this station, which has nothing to do; of those that must be tried one at a time the last."""
+        if self._sole in self._stations and self._sole.alone:
+            return None
+        suspect = self._backlog.take_suspect(key)
+        if suspect is None and not any(other.alone for other in self._stations):
+            suspect = self._backlog.take_suspect(key, last=True)
+            self._sole = station if suspect else None
+        return suspect
 
     def _inherited(self, key: str, now: float) -> Task | None:
         """The first task of a reel whose engine has no worker any more, and is not about to get one."""
@@ -277,7 +284,7 @@ class Drive:
 
         return self._backlog.take(key) if self._backlog.inherit(key, spared) else None
 
-    def _slowest(self, idle: _Station, now: float) -> Task | None:
+    def _slowest(self, idle: Station, now: float) -> Task | None:
         """The task in flight elsewhere that takes the longest beyond what its weight lets expect, once more."""
         seconds, weight = self._pace.get(str(idle.key), (0.0, 0))
         if not weight:
@@ -295,7 +302,7 @@ class Drive:
         self._listener.note(f"{worst.name} takes long; a second worker does it, too")
         return worst.again()
 
-    def _send(self, station: _Station, task: Task) -> None:
+    def _send(self, station: Station, task: Task) -> None:
         self._listener.started(task)
         flight: Future[Outcome]
         try:
@@ -307,7 +314,7 @@ class Drive:
         self._copies[task.key] += 1
         if station.alone or len(station.flights) >= self._in_flight:
             self._room.pop(station, None)
-        self._inbox.watch(flight, _News(station, flight))
+        self._inbox.watch(flight, News(station, flight))
 
     def _tell(self) -> None:
         now = self._inbox.now()

@@ -14,7 +14,7 @@ from jobs.text import one_line
 from pipeline.errors import EngineError, NoRoomError, ReelcolorError, StorageError
 from pipeline.storage import is_full, storage_error
 
-FailureKind = Literal["internal", "input", "storage", "engine", "recipe", "verification", "worker"]
+FailureKind = Literal["internal", "input", "storage", "engine", "recipe", "verification", "worker", "memory"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _told(e: Exception, what: str) -> tuple[FailureKind, str]:
     if isinstance(e, OSError):
         return "storage", one_line(str(storage_error(e.filename or "the output", e)))
     if isinstance(e, MemoryError):
-        return "engine", "out of memory; use fewer --workers"
+        return "memory", "out of memory; use fewer --workers"
     about = f"{what}: " if what else ""
     return "internal", f"{about}internal error, {type(e).__name__}: {one_line(str(e))}; --debug shows where"
 

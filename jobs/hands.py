@@ -18,12 +18,13 @@ from jobs.worker import Pulse
 class WorkerDied(Exception):  # noqa: N818  (an event, not an error of this process)
     """The process of a worker is gone; the message says how, as far as is known.
 
-    `with_node`: its whole machine is, which says nothing of what it was doing.
+    `with_node`: its whole machine is, which says nothing of what it was doing. `of_memory`: it was ended because its
+    machine had too little.
     """
 
-    def __init__(self, how: str, with_node: bool = False) -> None:
+    def __init__(self, how: str, with_node: bool = False, of_memory: bool = False) -> None:
         super().__init__(how)
-        self.with_node = with_node
+        self.with_node, self.of_memory = with_node, of_memory
 
 
 class Hand(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 from jobs.failures import Failure
 from jobs.hands import WorkerDied
 from jobs.tasks import Outcome, Task
+from jobs.text import one_line
 from jobs.worker import IN_FLIGHT, Opener, Pulse, Worker
+
+# What Ray's memory monitor says of the node whose worker it has ended.
+_MEMORY = re.compile(r"Memory on the node \(IP: (?P<node>[^,]+),.*?\) was (?P<used>\S+) used / (?P<limit>\S+) limit")
+_LONGEST = 300  # characters of what Ray says
 
 
 class RayHand:
@@ -63,30 +69,33 @@ class RayHand:
 
 
 def _future(reference: Any) -> Future[Any]:
-    """Ray's promise as Python's; the death of the actor as WorkerDied."""
-    from ray import exceptions as lost
-
-    deaths = (lost.RayActorError, lost.WorkerCrashedError, lost.ActorUnschedulableError, lost.NodeDiedError)
+    """Ray's promise as Python's; whatever keeps it from being kept as WorkerDied, as such a worker is of no use."""
     mine: Future[Any] = Future()
 
     def pass_on(theirs: Future[Any]) -> None:
         error = theirs.exception()
         if error is None:
             mine.set_result(theirs.result())
-        elif isinstance(error, deaths):
-            mine.set_exception(_death(error))
         else:
-            mine.set_exception(error)
+            mine.set_exception(death(error))
 
     reference.future().add_done_callback(pass_on)
     return mine
 
 
-def _death(error: BaseException) -> WorkerDied:
+def death(error: BaseException) -> WorkerDied:
     """The cause of a worker's death, out of Ray's many lines on it; a signal is all the same to Ray."""
+    from ray import exceptions
+
     text = str(error).strip()
+    if isinstance(error, exceptions.OutOfMemoryError):
+        found = _MEMORY.search(text)
+        where = f": {found['used']} of {found['limit']} were used on {found['node']}" if found else ""
+        return WorkerDied(f"out of memory{where}", of_memory=True)
     if "creation task" in text:
         return WorkerDied(text.splitlines()[-1])
-    if "not schedulable" in text or "its node has died" in text:
+    if "not schedulable" in text or "its node has died" in text or isinstance(error, exceptions.NodeDiedError):
         return WorkerDied("its machine is gone", with_node=True)
-    return WorkerDied("killed or crashed")
+    if isinstance(error, exceptions.RayActorError | exceptions.WorkerCrashedError):
+        return WorkerDied("killed or crashed")
+    return WorkerDied(f"{type(error).__name__}: {one_line(text)[:_LONGEST]}")

@@ -47,6 +47,8 @@ class EngineError(ReelcolorError):
 class OutOfMemoryError(EngineError):
     """A batch did not fit in the device's memory."""
 
+    kind = "memory"
+
 
 class RecipeError(ReelcolorError):
     """An option or a recipe key makes no sense."""

@@ -71,6 +71,7 @@ class World:
     """All hands, the tasks they were given, and what is to happen to whom."""
 
     deadly: set[str] = field(default_factory=set)
+    hungry: set[str] = field(default_factory=set)  # take all memory there is
     once: set[str] = field(default_factory=set)  # deadly the first time only
     outcomes: dict[str, list[Any]] = field(default_factory=dict)
     full: set[int] = field(default_factory=set)  # hands whose disk is full
@@ -81,6 +82,10 @@ class World:
     lines: list[str] = field(default_factory=list)  # that the engines have to say
     attempts: list[tuple[str, ...]] = field(default_factory=list)  # what a worker had in flight when something landed
     sent: list[tuple[float, FakeTask, FakeHand]] = field(default_factory=list)
+
+    def newest(self) -> FakeHand:
+        """The one at work that was given something last, which is whom Ray ends where memory runs out."""
+        return next(hand for _, _, hand in reversed(self.sent) if hand.flights)
 
     def hire(self) -> FakeHand:
         self.hands.append(FakeHand(self, len(self.hands)))
@@ -122,6 +127,10 @@ class FakeHand:
             self.world.once.discard(task.key)
             self.die()
             return
+        if task.key in self.world.hungry:
+            self.world.newest().die(of_memory=True)
+            self.world.time.at(self.world.time.now() + 0.1, lambda: self._end(future, task))  # if it was another
+            return
         del self.flights[future]
         if self.number in self.world.full:
             future.set_result(Failure("storage", "no space left", no_room=True))
@@ -129,10 +138,10 @@ class FakeHand:
         planned = self.world.outcomes.get(task.key)
         future.set_result(planned.pop(0) if planned else "made")
 
-    def die(self, with_node: bool = False) -> None:
+    def die(self, with_node: bool = False, of_memory: bool = False) -> None:
         flights, self.flights, self.closed = self.flights, {}, True
         for future in flights:
-            future.set_exception(WorkerDied("killed", with_node))
+            future.set_exception(WorkerDied("no memory" if of_memory else "killed", with_node, of_memory))
 
     def progress(self) -> Pulse:
         return Pulse({task.reel_id: 1 for task in self.flights.values()}, self.batch)

@@ -92,6 +92,27 @@ def test_one_death_is_forgiven() -> None:
     assert heard.census.batch == 8, "of the second worker, as the first is gone"
 
 
+def test_memory_that_is_not_enough_has_a_class_and_advice() -> None:
+    """Others that lose their worker to it, even when tried alone, do not pay for it."""
+    world = World(hungry={"b/1"}, seconds=lambda task, _: 0.9 if task.key == "b/1" else 1.0)
+    heard = drive(world, Heard([*reel("a", 9), *reel("b", 4), *reel("c", 9), *reel("d", 3)]), 3)
+    assert {key for key in heard.made if key[0] != "b"} == set(keys([*reel("a", 9), *reel("c", 9), *reel("d", 3)]))
+    assert heard.failures["b"].kind == "memory"
+    assert "b/1 ends the worker that does it (no memory), three times now; the reel is" in heard.failures["b"].message
+    assert "fewer workers a machine" in heard.failures["b"].message
+    assert len(heard.failures) == 1
+
+
+def test_what_finds_no_memory_beside_another_is_tried_alone() -> None:
+    world = World(outcomes={"a/0": [Failure("memory", "out of memory")]})
+    heard = drive(world, Heard(reel("a", 6)))
+    assert sorted(heard.made) == keys(reel("a", 6))
+    assert ("a/0",) in world.attempts
+    failure = Failure("memory", "out of memory")
+    heard = drive(World(outcomes={"a/0": [failure, failure]}), Heard(reel("a", 6)))
+    assert heard.failures == {"a": failure}
+
+
 def test_what_will_pass_is_tried_twice() -> None:
     failure = Failure("internal", "odd")
     heard = drive(World(outcomes={"a/0": [failure]}), Heard(reel("a", 2)))
@@ -171,6 +192,18 @@ def test_one_worker_that_cannot_open_is_done_without() -> None:
     heard = drive(World(openings=["key", Failure("engine", "no memory")]), Heard(reel("a", 4)), 2)
     assert len(heard.made) == 4
     assert heard.notes == ["one worker less: no memory"]
+
+
+def test_where_the_last_worker_is_lost_one_that_could_not_open_is_tried_again() -> None:
+    """It may be all there will ever be: to wait for a better one could take for ever."""
+    world = World(openings=["key", Failure("engine", "no memory"), "key"])
+    world.time.at(5.5, lambda: world.hands[0].die(with_node=True))
+    heard = drive(world, Heard(reel("a", 20)), lambda: 2 if world.time.now() < 5.5 else 1)
+    assert len(heard.made) == 20
+    world = World(openings=["key", Failure("engine", "no memory"), Failure("engine", "no memory")])
+    world.time.at(5.5, lambda: world.hands[0].die(with_node=True))
+    with pytest.raises(EngineError, match="no memory"):
+        drive(world, Heard(reel("a", 20)), lambda: 2 if world.time.now() < 5.5 else 1)
 
 
 def test_interruption_closes_every_worker() -> None:
@@ -257,6 +290,19 @@ def test_a_worker_that_gets_no_machine_holds_nothing_up() -> None:
     assert heard.census.waiting == 1
 
 
+def test_workers_with_nothing_left_to_do_are_given_back() -> None:
+    """So that an autoscaler can have their nodes: all but one of each engine, and those that have no machine yet."""
+    world = World(openings=["cpu", "cpu", "cpu", "cpu", "gpu", (1e9, "cpu")])
+    world.seconds = lambda task, _: 400.0 if task.key == "a/0" else 10.0
+    heard = Heard([*reel("a", 1), *(task for n in range(8) for task in reel(f"b{n}", 1))])
+    closed: list[tuple[int, int]] = []
+    for when in (50.0, 300.0):
+        world.time.at(when, lambda: closed.append((sum(hand.closed for hand in world.hands), len(world.hands))))
+    drive(world, heard, 6)
+    assert len(heard.made) == 9
+    assert closed == [(0, 6), (2, 6)], "two have the long task, the second because it takes long"
+
+
 # --- stragglers
 
 
@@ -276,6 +322,14 @@ def test_heavy_tasks_are_given_longer() -> None:
     world = World(seconds=lambda task, _: 1.0 * task.weight)
     drive(world, Heard(tasks), 2)
     assert len(world.sent) == 11
+
+
+def test_a_straggler_is_done_twice_though_workers_of_other_engines_are_idle() -> None:
+    world = World(openings=["gpu", "gpu", "cpu"])
+    world.seconds = lambda task, _: 1e3 if task.key == "a/9" and task.attempt == 0 else 1.0
+    heard = drive(world, Heard([*reel("a", 10), *reel("b", 2)]), 3)
+    assert len(heard.made) == 12
+    assert world.time.now() < 60
 
 
 def test_a_straggler_is_not_given_to_another_engine() -> None:
