@@ -39,6 +39,7 @@ from pipeline.errors import EngineError, InputError
 from pipeline.storage import Place, place
 
 WEIGHTS = "0" * 64
+ENGINE = "REELCOLOR_TESTS_ENGINE"  # environment variable
 os.environ["PYTHONPATH"] = os.pathsep.join(  # so that workers find this module
     [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
@@ -60,12 +61,31 @@ class Fake:
         return np.concatenate([20 - small / 5, small / 4], axis=1)
 
 
+class Local(Fake):
+    """Its key is what the machine's environment says; each has colours of its own."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, key=os.environ.get(ENGINE, "one"))
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().__call__(lightness)[:, :: 1 if self.key == "one" else -1]
+
+
 class Deadly(Fake):
     """Kills its process at a bright picture."""
 
     def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
         if lightness.mean() > BRIGHT:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(lightness)
+
+
+class Hungry(Fake):
+    """Takes all the memory there is at a bright picture, or 16 GB."""
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        taken = [np.ones(32 << 20, np.uint8) for _ in range(512 * (lightness.mean() > BRIGHT)) if not time.sleep(0.01)]
+        del taken
         return super().__call__(lightness)
 
 
@@ -107,7 +127,15 @@ class Cramped(Engine):
         return Fake()(lightness)
 
 
-KINDS = {"fake": Fake, "deadly": Deadly, "failing": Failing, "fallback": Fallback, "cramped": Cramped}
+KINDS = {
+    "fake": Fake,
+    "local": Local,
+    "deadly": Deadly,
+    "hungry": Hungry,
+    "failing": Failing,
+    "fallback": Fallback,
+    "cramped": Cramped,
+}
 
 
 @contextmanager
@@ -126,8 +154,8 @@ def run(*inputs: Path | str, out: Place, kind: str = "fake", workers: int | None
     engine = {name: settings.pop(name) for name in ("delay", "key", "fits") if name in settings}
     overwrite = settings.pop("overwrite", False)
     address = settings.pop("address", None)
+    shares = Shares(address, most=settings.pop("most", None)) if address else None
     recipe = Recipe(**{"segment_seconds": 1.0, "preset": "ultrafast"} | settings)
-    shares = Shares(address) if address else None
     request = Request(tuple(map(str, inputs)), out, recipe, workers, overwrite, shares=shares)
     return colorize(request, Console(), colouring(kind, **engine))
 

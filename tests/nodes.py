@@ -5,21 +5,25 @@ Nodes have addresses of their own, 127.0.0.2 and on: 127.0.0.1 is what Ray takes
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+FAKE_HEAD_NODE_ID = "f" * 51 + "00000"  # as Ray's provider has it
 ROOT = Path(__file__).parents[1]
 
 
@@ -35,6 +39,8 @@ class Nodes:
 
     folder: Path
     environment: dict[str, str]
+    python: str = sys.executable
+    autoscaling: Mapping[str, Any] | None = None  # of the head
     port: int = field(default_factory=free_port)
     dashboard: int = field(default_factory=free_port)
     metrics: int = field(default_factory=free_port)
@@ -49,36 +55,46 @@ class Nodes:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.dashboard}"
 
-    def start(self, cpus: int = 2, seconds: float = 120.0) -> psutil.Process:
-        """One node more; the first is the head. Returns once it has joined."""
+    def start(self, cpus: int = 2, seconds: float = 120.0, **more: str) -> psutil.Process:
+        """One node more, with more in its environment; the first is the head. Returns once it has joined."""
         head = not self.nodes
         where = ["--head", f"--port={self.port}"] if head else [f"--address={self.gcs}"]
         if head:
             where += [f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={self.folder}/r"]
             where += [f"--metrics-export-port={self.metrics}"]
+            where += self._autoscaler()
         common = [f"--node-ip-address=127.0.0.{len(self.nodes) + 2}", f"--num-cpus={cpus}", "--num-gpus=0", "--block"]
         command = [
-            *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"),
+            *(self.python, "-c", "from ray.scripts.scripts import main; main()", "start"),
             *where,
             *common,
             "--object-store-memory=80000000",
+            "--dashboard-agent-listen-port=0",  # not the usual one, which others on this machine may have
         ]
         log = (self.folder / f"node{len(self.nodes)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                command, env=self.environment | more, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
         self.started.append(process)
         node = psutil.Process(process.pid)
         self.nodes.append(node)
         end = time.monotonic() + seconds
-        while self._alive() < sum(n.is_running() and n.status() != "zombie" for n in self.nodes):
+        while self.alive() < sum(n.is_running() and n.status() != "zombie" for n in self.nodes):
             assert time.monotonic() < end, Path(log.name).read_text("utf-8", "replace")
             time.sleep(0.5)
             assert process.poll() is None, Path(log.name).read_text("utf-8", "replace")
         return node
 
-    def _alive(self) -> int:
+    def _autoscaler(self) -> list[str]:
+        if self.autoscaling is None:
+            return []
+        provider = {"provider": {**self.autoscaling["provider"], "gcs_address": self.gcs}}
+        file = self.folder / "autoscaling.json"
+        file.write_text(json.dumps({**self.autoscaling, **provider}))
+        return [f"--autoscaling-config={file}"]
+
+    def alive(self) -> int:
         """Nodes that have joined, by asking the head's state over HTTP."""
         import requests
 
@@ -109,8 +125,56 @@ class Nodes:
         return found
 
 
+def without_reelcolor(folder: Path) -> str:
+    """A Python with all that reelcolor needs; in the place of its own packages are some that cannot be imported."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "reelcolor" not in path.name:
+            (site / path.name).symlink_to(path)
+    for package in ("pipeline", "model", "jobs"):
+        (site / package).mkdir()
+        (site / package / "__init__.py").write_text("raise ImportError('this is what is installed')")
+    return str(folder / "bin/python")
+
+
+def autoscaling(most: int, cpus: int, idle_minutes: float) -> dict[str, Any]:
+    """A head's configuration for Ray's provider of nodes that are processes of this machine, `most` of them."""
+    lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    worker = {"resources": {"CPU": cpus, "object_store_memory": 80_000_000, "memory": 4 << 30}}
+    return {
+        "cluster_name": "tests",
+        "max_workers": most,
+        "provider": {
+            "type": "external",  # as the defaults of "fake_multinode" are not in Ray's wheel
+            "module": "provider.Provider",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": worker | {"node_config": {}, "min_workers": 0, "max_workers": most},
+        },
+        "head_node_type": "ray.head.default",
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": idle_minutes,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+    } | {f"{name}_commands": [] for name in lists}
+
+
 @contextmanager
-def cluster(*cpus: int, **more: str) -> Iterator[Nodes]:
+def cluster(
+    *cpus: int, python: str = sys.executable, autoscaling: Mapping[str, Any] | None = None, **more: str
+) -> Iterator[Nodes]:
     """A cluster of as many nodes as there are arguments; ended by its own processes' ids."""
     folder = Path(tempfile.mkdtemp(prefix="rc-"))
     settings = {
@@ -122,11 +186,14 @@ def cluster(*cpus: int, **more: str) -> Iterator[Nodes]:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "2000",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
         "TMPDIR": tempfile.gettempdir(),
     }
+    if autoscaling is not None:
+        settings |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
+        settings |= {f"RAY_{name}": FAKE_HEAD_NODE_ID for name in ("CLOUD_INSTANCE_ID", "OVERRIDE_NODE_ID_FOR_TESTING")}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    nodes = Nodes(folder, kept | settings | more)
+    nodes = Nodes(folder, kept | settings | more, python, autoscaling)
     try:
         for count in cpus:
             nodes.start(count)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ from typing import Any
 import fakes
 import psutil
 import pytest
-from fakes import SIZE, content, no_leftovers, records, run
+from fakes import ENGINE, SIZE, content, no_leftovers, records, run
 from media import write
-from nodes import Nodes, cluster
+from nodes import ROOT, Nodes, autoscaling, cluster, without_reelcolor
 
 from jobs.ledger import FOLDER
 from jobs.run import Run
+from jobs.status import all_jobs
+from jobs.submitting import PACKAGES
 from pipeline.stores import StorePath
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -146,7 +151,7 @@ def command(nodes: Nodes, *words: object, code: int = 0, **environment: str) -> 
     program = [sys.executable, "-c", "from jobs.cli import main; main()"]
     done = subprocess.run(
         [*program, *map(str, words)],
-        check=False, capture_output=True, text=True, env=nodes.environment | environment, timeout=500,
+        check=False, capture_output=True, text=True, env=nodes.environment | environment, cwd=nodes.folder, timeout=500,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -191,6 +196,109 @@ def test_submitted_stopped_resumed_and_refused(tmp_path: Path) -> None:
         assert "bad.mp4, 20 frames" in command(nodes, "jobs", "logs", job, "-f")
     assert sorted(path.name for path in out.glob("*.m*")) == ["bad.mp4", *(f"film{n}.mkv" for n in range(4))]
     assert no_leftovers(out)
+
+
+def test_nodes_without_reelcolor_are_sent_this_source_tree(tmp_path: Path) -> None:
+    """Its packages whole and nothing beside them, though films lie in it; nothing that is installed is imported."""
+    tree = tmp_path / "tree"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.py", tree)
+    (tree / "pipeline/version.py").write_text('VERSION = "0.1.0+sent"')
+    (tree / "films").mkdir()
+    film = write(tree / "films/film.mkv", frames=40, gop=2, **SIZE)
+    for beside in (".venv/lib.py", ".git/HEAD", "jobs/__pycache__/run.pyc", "coloured/film.mkv", "tests/test_run.py"):
+        (tree / beside).parent.mkdir(parents=True, exist_ok=True)
+        (tree / beside).write_bytes(bytes(1 << 20))
+    out, recipe = tmp_path / "out", ("--segment-seconds", 1, "--preset", "ultrafast")
+    sent = {str(path.relative_to(tree)) for package in PACKAGES for path in (tree / package).rglob("*.*")}
+    with cluster(2, 2, python=without_reelcolor(tmp_path / "bare"), PYTHONPATH="") as nodes:
+        words = ("submit", film, "-o", out, "--address", nodes.address, "--env", "working-dir", "--wait", *recipe)
+        said = command(nodes, *words, PYTHONPATH=str(tree))
+        assert said.startswith("succeeded: "), "nor does Ray say anything"
+        job = said.splitlines()[0].removeprefix("succeeded: ")
+        assert len(records(out)) > 1
+        got = {
+            str(path.relative_to(folder))
+            for folder in nodes.folder.glob("r/session_*/runtime_resources/working_dir_files/_ray_pkg_*")
+            for path in folder.rglob("*.*")
+            if path.is_file() and path.suffix != ".pyc"
+        }
+        assert got == {name for name in sent if not name.endswith(".pyc")}
+        assert "40 frames" in command(nodes, "jobs", "logs", job, PYTHONPATH=str(tree))
+    assert json.loads((Path(job) / "plan.json").read_text())["version"] == "0.1.0+sent"
+    assert len(content(out / "film.mkv")[0]) == 40
+
+
+def test_work_that_waits_starts_nodes_and_idle_ones_leave(
+    films: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """The head has no processors: all is done on nodes that the autoscaler starts for it, fewer than were asked for."""
+    with cluster(0, autoscaling=autoscaling(2, 2, 0.1)) as nodes:
+        for out in (tmp_path / "first", tmp_path / "second"):
+            assert nodes.alive() == 1
+            process = driver(nodes, films, out=out, delay=0.3, most=5)
+            wait_for(lambda process=process: nodes.alive() == 3 or process.poll() is not None)
+            assert "no node of the cluster has room for a worker" in finish(process)
+            assert contents(out) == undisturbed
+            assert no_leftovers(out)
+            wait_for(lambda: nodes.alive() == 1)
+
+
+def test_reels_come_from_one_engine_each_though_nodes_differ_and_one_is_lost(
+    films: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two engines goes for good in the middle of some reels: these are begun anew with the other."""
+    expected = {"one": undisturbed}
+    with monkeypatch.context() as patch:
+        patch.setenv(ENGINE, "two")
+        patch.setattr(Run, "_work_on_ray", lambda self, _segments: self._work_here(engine=True))
+        assert run(films, out=tmp_path / "two", kind="local").exit_code == 0
+    expected["two"] = contents(tmp_path / "two")
+    assert expected["one"] != expected["two"]
+    out = tmp_path / "out"
+    with cluster(2) as nodes:
+        other = nodes.start(2, **{ENGINE: "two"})
+        process = driver(nodes, films, out=out, kind="local", delay=0.6)
+
+        def midst() -> bool:
+            """One reel of the other engine is done, and of one that is not there is a segment."""
+            begun = Counter(path.parts[-3] for path in records(out) if json.loads(path.read_text())["engine"] == "two")
+            done = {path.parts[-2] for path in out.glob(f"{FOLDER}/*/reels/*/done.json")}
+            return bool(begun.keys() & done) and any(begun[reel] == 1 for reel in begun.keys() - done)
+
+        wait_for(lambda: process.poll() is not None or midst())
+        nodes.kill(other)
+        errors = finish(process)
+    assert "segments are done again: they were made with another engine" in errors
+    made = contents(out)
+    entries = [json.loads(path.read_text()) for path in out.glob(f"{FOLDER}/*/reels/*/done.json")]
+    assert {entry["output"]: expected[entry["engine"]][entry["output"]] for entry in entries} == made
+    assert {entry["engine"] for entry in entries} == {"one", "two"}
+    assert no_leftovers(out)
+
+
+def test_a_reel_that_takes_all_memory_costs_itself_and_status_says_why(
+    films: Path, flash: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Ray's memory monitor, on as it is by default, with three gigabytes to go."""
+    memory = psutil.virtual_memory()
+    threshold = 1 - (memory.available - 3e9) / memory.total
+    settings = {"RAY_memory_monitor_refresh_ms": "100", "RAY_memory_usage_threshold": f"{threshold:.4f}"}
+    with cluster(4, **settings) as nodes:
+        process = driver(nodes, flash, films, out=tmp_path, kind="hungry")
+        printed, errors = process.communicate(timeout=600)
+        assert process.returncode == 1, errors
+    assert "a worker died (out of memory: " in errors
+    results = {Path(r["input"]).name: r for r in json.loads(printed)["reels"]}
+    assert [name for name, r in results.items() if r["status"] != "done"] == ["flash.mkv"]
+    assert contents(tmp_path) == undisturbed
+    (job,) = all_jobs(tmp_path)
+    (failure,) = job["failures"]
+    assert failure["class"] == "memory"
+    assert re.search(
+        r"segment \d of 6 .* ends the worker that does it \(out of memory: .* were used on 127", failure["error"]
+    )
 
 
 def _works(node: psutil.Process) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -16,7 +17,8 @@ from typing import Any
 import fakes
 import psutil
 import pytest
-from fakes import content, no_leftovers, records
+from fakes import SIZE, content, no_leftovers, records
+from media import write
 
 from jobs import pool
 from jobs.ledger import FOLDER
@@ -156,3 +158,76 @@ def test_ctrl_c_stops_cleanly_and_nothing_was_open_to_others(film: Path, tmp_pat
     assert {c.laddr.ip.removeprefix("::ffff:") for c in sockets} == {"127.0.0.1"}
     assert [len(token) for token in tokens] == [64]
     assert modes == {0o700}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six reels of four segments, no two alike."""
+    folder = tmp_path_factory.mktemp("films")
+    for n in range(6):
+        write(folder / f"film{n}.mkv", frames=34 + n, gop=2, **SIZE)
+    return folder
+
+
+def colorize(films: Path, out: Path) -> subprocess.Popen[str]:
+    """The command itself, in a process group of its own, as a shell has it."""
+    words = [
+        "colorize",
+        str(films),
+        "-o",
+        str(out),
+        "--workers",
+        "2",
+        "--segment-seconds",
+        "1",
+        "--preset",
+        "ultrafast",
+    ]
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def contents(out: Path) -> dict[str, Any]:
+    return {path.name: content(path) for path in sorted(out.glob("*.mkv"))}
+
+
+@pytest.fixture(scope="module")
+def coloured(films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("coloured")
+    undisturbed = colorize(films, out)
+    _, errors = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, errors
+    return contents(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(4))
+def test_ctrl_c_at_any_moment(films: Path, coloured: dict[str, Any], tmp_path: Path, seed: int) -> None:
+    """The terminal tells the whole process group; every other time the user is impatient and presses twice."""
+    chance = random.Random(seed)
+    count, delay, twice = chance.randrange(24), chance.uniform(0.0, 2.0), seed % 2 == 1
+    run = colorize(films, tmp_path)
+    wait_for(lambda: run.poll() is not None or (len(records(tmp_path)) >= count and (tmp_path / FOLDER).exists()))
+    time.sleep(delay)
+    processes = offspring(run.pid)
+    folders = ray_folders(processes)
+    for _ in range(1 + twice):
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGINT)
+            time.sleep(chance.uniform(0.0, 1.0))
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert twice or f" of {len(coloured)} done; run the same command again to go on from here" in errors
+    wait_for(lambda: not alive(processes) and not any(folder.exists() for folder in folders), 15.0)
+    made = contents(tmp_path)
+    assert made == {name: coloured[name] for name in made}, "what has its name is whole"
+    if not twice:
+        kept = {json.loads(path.read_text())["file"]["path"] for path in records(tmp_path)}
+        assert {p.name for p in tmp_path.rglob("*") if p.suffix == ".seg" or ".part" in p.name} <= kept
+    again = colorize(films, tmp_path)
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert contents(tmp_path) == coloured
+    assert no_leftovers(tmp_path)

@@ -25,9 +25,11 @@ from jobs import plan as planning
 from jobs.apart import Apart
 from jobs.inputs import Found, find_inputs
 from jobs.ledger import FOLDER
+from jobs.leftovers import clean, kept_by
 from jobs.plan import Planner
 from jobs.proof import prove
 from jobs.recipe import Recipe
+from jobs.status import jobs_of
 from pipeline import stores
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
@@ -287,6 +289,23 @@ def test_a_run_onto_a_store_makes_what_a_local_one_makes(
     store.calls.clear()
     assert statuses(run(film, out=out)) == ["skipped"]
     assert store.calls.count("find") == 1
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_what_a_job_keeps_on_a_store_is_found_and_removed(
+    film: Path, store: type[Counting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = place("counting://b/out")
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.tasks.AssembleTask.run", interrupt)
+        assert run(film, out=out).interrupted
+    media = [name for name in names(store) if name.endswith(".seg")]
+    (job,) = jobs_of(out)
+    kept = kept_by(job)
+    assert (kept.files, kept.bytes) == (len(media), sum(len(store.store[name].getvalue()) for name in media))
+    assert clean(job) == kept
+    assert not [name for name in names(store) if name.endswith((".seg", "/lock")) or "/segments/" in name]
+    assert statuses(run(film, out=out)) == ["done"]
 
 
 @pytest.mark.usefixtures("no_ray")
