@@ -12,10 +12,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from pipeline import jpegs
 from pipeline.errors import InputError, UnsupportedError
 from pipeline.frames import Plane
 from pipeline.pictures import Picture
-from pipeline.rasters import check_scans, cmyk_to_rgb, jpeg_sizes, with_alpha
+from pipeline.rasters import cmyk_to_rgb, with_alpha
 from pipeline.rendering import output_profile
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is raised
@@ -118,8 +119,8 @@ class TiffFile:
             if offset + count > len(self._data):
                 raise InputError("is truncated")
             part = self._data[offset : offset + count]
-            check_scans(part)
-            if any(h > height or w > width for w, h in jpeg_sizes(part)):
+            jpegs.check_scans(part)
+            if any(h > height or w > width for w, h in jpegs.sizes(part)):
                 raise InputError("holds a JPEG that is larger than its place")
 
     def write(self, page: int, picture: Picture, rgb: Plane) -> None:

@@ -661,6 +661,26 @@ def test_jpegs_of_very_many_scans_are_refused():
     assert open_image(pil(GREY, "JPEG", comment=b"\xff\xda\0\1" * 100), DEFAULT_LIMITS).sizes
 
 
+def test_jpegs_of_very_many_segments_are_refused():
+    data = pil(GREY, "JPEG")
+    empty = b"\xff\xfe\0\2"
+    assert open_image(data[:2] + 1000 * empty + data[2:], DEFAULT_LIMITS).sizes
+    with pytest.raises(InputError, match="is a JPEG of more than 1024 segments, which looks like a bomb"):
+        open_image(data[:2] + 1025 * empty + data[2:], DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_too_few_bytes_for_its_pixels_is_truncated(progressive):
+    """Though it has an end; the flattest picture, with codes as short as can be, has enough."""
+    flat = pil(np.full((2048, 2048), 90, np.uint8), "JPEG", progressive=progressive, optimize=True)
+    assert open_image(flat, DEFAULT_LIMITS).read(0).size == (2048, 2048)
+    data = bytearray(pil(GREY, "JPEG", progressive=progressive))
+    at = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    struct.pack_into(">HH", data, at + 5, 8000, 8000)
+    with pytest.raises(InputError, match=r"is truncated: .* bytes are too few for 8000×8000 pixels"):
+        open_image(bytes(data), DEFAULT_LIMITS).read(0)
+
+
 def raw_tiff(entries, *parts):
     """A classic TIFF of one page: entries (code, type, count, value), parts of data from byte 8 on."""
     data = b"".join(parts)
