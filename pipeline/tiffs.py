@@ -43,6 +43,7 @@ _SELF_SIZED = frozenset({
     22610, 33003, 33004, 33005, 33007, 34712, 34887, 34892, 34927, 34933, 34934, 48124, 50001, 50002, 52546,
 })  # fmt: skip
 _SHARED = 4  # times the file's size that its pages' tags may have together, as some share theirs
+_PADDING = 1 << 16  # pixels that a JPEG inside may have beyond twice its place, as some writers fill up blocks
 _MOST_SAMPLES = 5  # a pixel: ink and alpha
 _MOST_PARTS = 1 << 22  # strips or tiles of a page: of 16×16 pixels as many as a picture may have
 _SHAPED = b'{"shape"'  # a description that tifffile writes of the array's shape, which colour changes
@@ -120,7 +121,7 @@ class TiffFile:
                 raise InputError("is truncated")
             part = self._data[offset : offset + count]
             jpegs.check_scans(part)
-            if any(h > height or w > width for w, h in jpegs.sizes(part)):
+            if any(w * h > 2 * width * height + _PADDING for w, h in jpegs.sizes(part)):
                 raise InputError("holds a JPEG that is larger than its place")
 
     def write(self, page: int, picture: Picture, rgb: Plane) -> None:

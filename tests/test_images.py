@@ -698,7 +698,7 @@ def page_of(changes=(), size=8):
 def test_tiffs_that_say_far_more_than_they_hold_are_refused():
     pixels = bytes(range(64))
     assert open_image(raw_tiff(page_of(), pixels), DEFAULT_LIMITS).read(0).pixels.tobytes() == pixels
-    jpeg = pil(np.full((200, 100), 90, np.uint8), "JPEG")
+    jpeg = pil(np.full((300, 300), 90, np.uint8), "JPEG")
     for changes, said in (
         ({277: 60_000}, "page 1 has 60000 samples a pixel"),
         ({259: 34712}, "page 1 is compressed as JPEG2000; convert it to LZW or Deflate"),
