@@ -54,7 +54,7 @@ def list_tar(f: IO[bytes], url: str, kind: AlbumKind, stored: int, limits: Limit
     members: list[Member] = []
     errors: list[str] = []
     names = Names()
-    end = 0
+    end, followed = 0, False
     try:
         for entry in tars.read_entries(reader):
             offset, end = reader.position - len(entry.header), reader.position + entry.size
@@ -70,15 +70,18 @@ def list_tar(f: IO[bytes], url: str, kind: AlbumKind, stored: int, limits: Limit
                 problem = "is stored sparse" if entry.sparse else limits.too_large(entry.size)
             members.append(Member(len(members), printable(name), entry.size, image, problem, grave, offset))
             limits.check_count(len(members))
-        while reader.read(_CHUNK):  # to the checksum at the end of compressed data, the only one that a tar has
-            pass
+        while chunk := reader.read(
+            _CHUNK
+        ):  # to the checksum at the end of compressed data, the only one that a tar has
+            followed |= chunk.count(0) < len(chunk)
     except LimitError:
         raise
     except InputError as e:
         errors.append(str(e))
         if members and reader.position < end:
             members[-1] = dataclasses.replace(members[-1], problem="is truncated", left_out=True)
-    return Album(url, kind, tuple(members), stored, tuple(errors), names.warnings() + other_pictures(members))
+    after = ("what comes after the archive's end, such as another one, is left out",) if followed else ()
+    return Album(url, kind, tuple(members), stored, tuple(errors), after + names.warnings() + other_pictures(members))
 
 
 def _problem(entry: tars.TarEntry) -> str | None:

@@ -367,6 +367,16 @@ def test_tar_that_ends_between_members_is_truncated(tmp_path):
     assert list_members(url).errors == ("the archive ends without its end marker: it is truncated",)
 
 
+@pytest.mark.parametrize("kind", TAR_MODES)
+def test_what_comes_after_the_end_of_a_tar_is_said(tmp_path, kind):
+    one, two = (make(tmp_path / f"{name}.{kind}", kind, {f"{name}.png": b"x"}) for name in "ab")
+    assert list_members(one).warnings == ()
+    Path(one).write_bytes(Path(one).read_bytes() + Path(two).read_bytes())
+    album = list_members(one)
+    assert [member.name for member in album.members] == ["a.png"]
+    assert album.warnings == ("what comes after the archive's end, such as another one, is left out",)
+
+
 def test_a_damaged_header_in_tar_is_said_and_not_taken_for_the_end(tmp_path):
     def change(data):
         data[data.index(b"b.jpg") + 3] ^= 1
