@@ -21,7 +21,7 @@ from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, 
 from pipeline.planes import pixel_layout, read_planes
 from pipeline.shapes import changed
 from pipeline.tags import side_data
-from pipeline.timing import decoding_delay, decoding_times, frame_ticks, jump_ticks
+from pipeline.timing import frame_ticks, jump_ticks, packet_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -173,23 +173,19 @@ def _decoded(
             packets = skip_to_keyframe(read_packets(container, stream, source, report), info, seek)
             if packets is None:
                 raise InputError(f"{source.url}: its keyframe at pts {seek} is gone; the file changed, plan it again")
-        delay = decoding_delay(stream, info) if decoding_times(info) else None
+        waiting: deque[int | None] = deque(maxlen=stream.codec_context.reorder_depth + 1)  # packets' times
         for packet in chain(packets or read_packets(container, stream, source, report), [None]):
+            waiting.extend([packet_time(packet, info)] if packet else [])
             try:
                 for frame in decoder.decode(packet):
                     if gpu and (frame.is_corrupt or frame.format.name != FORMATS[info.pix_fmt]):
                         raise _GpuError(f"NVDEC gave {'a damaged picture' if frame.is_corrupt else frame.format.name}")
-                    yield frame, _told(frame, info, delay)
+                    decoded_at = waiting.popleft() if waiting else None
+                    yield frame, decoded_at if info.decoding_times else frame.pts if info.timestamps else None
             except FFmpegError as e:
                 if gpu:
                     raise _GpuError(f"NVDEC failed ({e.strerror or e})") from e
                 report.undecodable += 1
-
-
-def _told(frame: av.VideoFrame, info: StreamInfo, delay: int | None) -> int | None:
-    if delay is not None:
-        return None if frame.dts is None else frame.dts - delay
-    return frame.pts if info.timestamps else None
 
 
 def _open(
@@ -244,7 +240,7 @@ def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -
         raise changed(source, was, f"{frame.width}×{frame.height} {frame.format.name}", f"at pts {pts}")
     luma, chroma = read_planes(frame, layout, info.color.matrix)
     told = 0 if info.field_packets else int(frame.duration or 0)  # that would be the first field's
-    duration = told if info.timestamps else 1
+    duration = told if info.timestamps else int(not info.decoding_times)
     return _Picture(luma, chroma, pts, duration)
 
 

@@ -50,8 +50,9 @@ class StreamInfo:
     """One video stream as the demuxer, its headers and the first frame tell it.
 
     `start_pts`, `end_pts` and `frames` come from the packets: pts in units of `time_base`, `end_pts` exclusive.
-    `timestamps` is false where the container carries none: pts are then frame ordinals in 1/fps (raw H.264), or tell
-    when a picture leaves the decoder (AVI with B-frames). RGB sources are read as full-range 4:4:4.
+    `timestamps` is false where the container carries none: pts are then frame ordinals in 1/fps (raw H.264), or, with
+    `decoding_times`, tell when a picture leaves the decoder (AVI with B-frames, and files that were made like it). RGB
+    sources are read as full-range 4:4:4.
     """
 
     source: Source
@@ -71,6 +72,7 @@ class StreamInfo:
     end_pts: int
     color: ColorTags
     timestamps: bool = True
+    decoding_times: bool = False
     sar: Fraction = Fraction(1)
     rotation: int = 0  # degrees counter-clockwise that a player applies: 0, 90, 180, 270
     field_order: FieldOrder = "progressive"

@@ -9,6 +9,7 @@ from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import av
+import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
@@ -22,16 +23,17 @@ from pipeline.demux import (
     rival_streams,
 )
 from pipeline.errors import InputError
-from pipeline.frames import Source, StreamInfo
+from pipeline.frames import FieldOrder, Source, StreamInfo
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
 from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
-from pipeline.timing import ordinal_timing, stream_timing
+from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 __all__ = ["Chapter", "OtherStream", "chapters", "open_media", "other_streams", "probe", "scan_source"]
@@ -75,14 +77,15 @@ def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
         stream = main_stream(container, source)
         read_only(container, stream)
         raw = source.format is None and bool(container.format.flags & _NO_TIMESTAMPS)
-        frame, ordered = _first_pictures(container, stream, source)
+        frame, ordered = _first_pictures(container, stream, source, index)
         return _describe(
             source,
             container=container.format.name,
             stream=stream,
             frame=frame,
             index=index,
-            ordered=ordered and not raw,
+            ordered=ordered,
+            raw=raw,
             fps=fps,
         )
 
@@ -95,19 +98,19 @@ def _describe(
     frame: av.VideoFrame,
     index: PacketIndex,
     ordered: bool,
+    raw: bool,
     fps: Fraction | None,
 ) -> StreamInfo:
     context = stream.codec_context
     layout = pixel_layout(frame.format.name)
-    order, order_warnings = field_order(context, frame)
-    if order == "progressive" and sum(index.fields) * _FEW > index.shown.sum():
-        order = "tff" if index.fields[0] >= index.fields[1] else "bff"
-        order_warnings = [f"{sum(index.fields)} of its pictures are interlaced, and all are treated so"]
+    order, order_warnings = _fields(context, frame, index)
     degrees, rotation_warnings = rotation(frame)
     warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
-    told = ordered and bool((index.shown & (index.pts != NO_PTS)).any())
-    timing = stream_timing(stream, index) if told else ordinal_timing(stream, index, fps)
+    told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
+    times = index.dts if container == "avi" else index.pts
+    by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
+    timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:
         warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
     if layout.convert:
@@ -130,12 +133,31 @@ def _describe(
         end_pts=timing.end_pts,
         color=color_tags(context, frame, layout),
         timestamps=told,
+        decoding_times=by_decoder,
         sar=stream.sample_aspect_ratio or Fraction(1),
         rotation=degrees,
         field_order=order,
         field_packets=index.field_packets,
         warnings=tuple(warnings),
     )
+
+
+def _fields(context: VideoCodecContext, frame: av.VideoFrame, index: PacketIndex) -> tuple[FieldOrder, list[str]]:
+    """As `field_order`; where MPEG-2 begins with a progressive picture, by what most of its interlaced ones say."""
+    top, bottom = index.fields
+    if frame.interlaced_frame or not top + bottom:
+        return field_order(context, frame)
+    if (top + bottom) * _FEW <= index.shown.sum():
+        return "progressive", []
+    return ("tff" if top >= bottom else "bff"), [
+        f"{top + bottom} of its pictures are interlaced, and all are treated so"
+    ]
+
+
+def _timing(stream: VideoStream, index: PacketIndex, fps: Fraction | None, *, told: bool, by_decoder: bool) -> Timing:
+    if told:
+        return stream_timing(stream, index)
+    return decoder_timing(stream, index) if by_decoder else counted_timing(stream, index, fps)
 
 
 def _changes(source: Source, shapes: Sequence[Shape]) -> Iterator[str]:
@@ -170,10 +192,13 @@ def _film(stream: VideoStream) -> str:
     return f"{stream.index} ({_codec_name(stream)}{size})"
 
 
-def _first_pictures(container: InputContainer, stream: VideoStream, source: Source) -> tuple[av.VideoFrame, bool]:
+def _first_pictures(
+    container: InputContainer, stream: VideoStream, source: Source, index: PacketIndex
+) -> tuple[av.VideoFrame, bool]:
     """The first picture, and whether pictures come out with their own timestamps in order.
 
-    AVI stores no presentation order. With B-frames in H.264, HEVC and packed MPEG-4, FFmpeg does not see through it.
+    AVI stores no presentation order. With B-frames in H.264, HEVC and packed MPEG-4, FFmpeg does not see through it,
+    nor where such a film was put into another container as it was, so that pictures are shown when they are decoded.
     """
     stream.codec_context.thread_count = 1
     pictures = _decoded(container, stream, source)
@@ -182,7 +207,8 @@ def _first_pictures(container: InputContainer, stream: VideoStream, source: Sour
         raise InputError(
             f"{source.url}: none of its {stream.codec_context.name} pictures can be decoded; check it plays"
         )
-    if container.format.name != "avi" or stream.codec_context.codec.intra_only:
+    rising = stream.codec_context.reorder_depth > 0 and bool((np.diff(index.pts[index.shown]) > 0).all())
+    if stream.codec_context.codec.intra_only or not (container.format.name == "avi" or rising):
         return first, True
     pts = [first.pts, *(picture.pts for picture in islice(pictures, _LOOKED_AT))]
     told = [p for p in pts if p is not None]

@@ -19,7 +19,7 @@ from pipeline.frames import Segment, Source, StreamInfo
 from pipeline.h264 import recovery_lag
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
-from pipeline.timing import MOST_REORDERED, continued, decoding_times, frame_ticks, jump_ticks, packet_times
+from pipeline.timing import MOST_REORDERED, continued, frame_ticks, jump_ticks, packet_times
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -39,7 +39,7 @@ def cut_segments(source: Source, info: StreamInfo, target_seconds: float, warmup
     """
     index = packet_index(source)
     # A palette comes with the packet in which it changes, keyframe or not: decoding must begin at the beginning.
-    timed = (info.timestamps or decoding_times(info)) and pixel_layout(info.pix_fmt).kind != "palette"
+    timed = (info.timestamps or info.decoding_times) and pixel_layout(info.pix_fmt).kind != "palette"
     cuts = list(_cuts(source, info, index, target_seconds, warmup_frames)) if timed else []
     starts = [None, *(cut.start for cut in cuts)]
     ends = [*starts[1:], None]
@@ -62,7 +62,7 @@ def _cuts(
 ) -> Iterator[_Cut]:
     """Borders near the target length, each with its keyframe tried."""
     timeline = _Timeline(index, info)
-    if decoding_times(info):  # the keyframe's picture comes out some time after its packet
+    if info.decoding_times:  # the keyframe's picture comes out some time after its packet
         warmup_frames += MOST_REORDERED
     entries, starts = timeline.borders(timeline.entries, timeline.entries, warmup_frames)
     target = max(1, round(Fraction(target_seconds) / info.time_base))

@@ -45,35 +45,34 @@ def frame_ticks(fps: Fraction, time_base: Fraction) -> int:
     return max(1, round(1 / (fps * time_base)))
 
 
-def decoding_times(info: StreamInfo) -> bool:
-    """Whether pictures are timed by when they are decoded: AVI says no more where they are coded out of order."""
-    return not info.timestamps and info.container == "avi"
-
-
-def decoding_delay(stream: VideoStream, info: StreamInfo) -> int:
-    """Ticks that a picture comes out of the decoder later than it is to be shown."""
-    return stream.codec_context.reorder_depth * frame_ticks(info.fps, info.time_base)
+def _by_dts(info: StreamInfo) -> bool:
+    """Whether packets tell no more than when they are decoded, as in AVI."""
+    return info.decoding_times and info.container == "avi"
 
 
 def packet_times(index: PacketIndex, info: StreamInfo) -> NDArray[np.int64]:
     """What packets are known and sought by: pts, or dts where these time the pictures."""
-    return index.dts if decoding_times(info) else index.pts
+    return index.dts if _by_dts(info) else index.pts
 
 
 def packet_time(packet: av.Packet[VideoStream], info: StreamInfo) -> int | None:
     """As `packet_times`, of one packet."""
-    return packet.dts if decoding_times(info) else packet.pts
+    return packet.dts if _by_dts(info) else packet.pts
 
 
-def ordinal_timing(stream: VideoStream, index: PacketIndex, fps: Fraction | None) -> Timing:
-    """Pictures counted, where the file does not time them; AVI at least counts in units of its own."""
+def counted_timing(stream: VideoStream, index: PacketIndex, fps: Fraction | None) -> Timing:
+    """Pictures counted, where the file does not time them."""
     rate = fps or stream.guessed_rate or DEFAULT_FPS
-    told = index.dts[index.shown & (index.dts != NO_PTS)]
-    if stream.container.format.name == "avi" and len(told) and stream.time_base:
-        rate = stream.guessed_rate or DEFAULT_FPS
-        step = frame_ticks(rate, stream.time_base)
-        return Timing(stream.time_base, rate, False, int(told.min()), int(told.max()) + step)
     return Timing(1 / rate, rate, False, 0, int(index.shown.sum()))
+
+
+def decoder_timing(stream: VideoStream, index: PacketIndex) -> Timing:
+    """By when packets are decoded, at least one of which says so: AVI in dts at its rate, other files in pts."""
+    if stream.container.format.name != "avi":
+        return stream_timing(stream, index)
+    time_base, rate = cast(Fraction, stream.time_base), stream.guessed_rate or DEFAULT_FPS
+    told = index.dts[index.shown & (index.dts != NO_PTS)]
+    return Timing(time_base, rate, False, int(told.min()), int(told.max()) + frame_ticks(rate, time_base))
 
 
 def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:

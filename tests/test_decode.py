@@ -151,6 +151,27 @@ def test_avi_with_b_frames_is_timed_by_its_decoder(tmp_path: Path) -> None:
     assert all(len(leading) == WARMUP for leading in warmups[1:])
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_films_that_were_made_like_avi_are_timed_by_their_decoder(tmp_path: Path, suffix: str) -> None:
+    """Packets shown when they are decoded, though pictures are reordered; at a varying rate."""
+    times = [40 * n + 7 * (n % 3) for n in range(90)]
+    path = tmp_path / f"late.{suffix}"
+    with av.open(str(write(tmp_path / "plain.mp4", b_frames=2, frames=90))) as plain, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(plain.streams.video[0])
+        packets = [packet for packet in plain.demux(video=0) if packet.size]
+        for packet, time in zip(packets, times, strict=True):
+            packet.stream, packet.time_base, packet.duration = copy, Fraction(1, 1000), 0
+            packet.pts = packet.dts = time
+            out.mux(packet)
+    source, info = Source(str(path)), probe(Source(str(path)))
+    assert (info.timestamps, info.decoding_times, info.vfr, info.frames) == (False, True, True, 90)
+    segments = cut_segments(source, info, 0.5, WARMUP)
+    pictures, _ = decoded(source, info, segments)
+    assert len(segments) > 2
+    assert [round(pts * info.time_base * 1000) for pts, _ in pictures] == times
+    assert [luma for _, luma in pictures] == [luma for _, luma in linear(path, info.width)]
+
+
 def test_packed_b_frames_in_avi_come_in_order() -> None:
     path = Path(__file__).parents[2] / "shared" / "clips" / "color_surveillance_road.avi"  # XviD, 2 pictures dropped
     if not path.exists():

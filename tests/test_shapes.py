@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from media import write
+from mpeg2 import Kind, write_fields
 
 from pipeline.decode import DecodeReport, decode_frames
 from pipeline.errors import InputError
@@ -94,6 +95,33 @@ def test_films_with_interlaced_parts_are_interlaced(tmp_path: Path, fields: str)
     info = probe(Source(str(path)))
     assert info.field_order == fields
     assert info.warnings == ("6 of its pictures are interlaced, and all are treated so",)
+
+
+@pytest.mark.parametrize("fields", ["tff", "bff"])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("suffix", ["m2v", "mpg"])
+def test_pictures_of_one_field_each_keep_their_order(tmp_path: Path, fields: Kind, mixed: bool, suffix: str) -> None:
+    """Alone, and between progressive frames, where FFmpeg's headers say that the bottom field comes first."""
+    kinds: list[Kind] = ["frame" if mixed and n % 4 in (0, 3) else fields for n in range(20)]
+    path = write_fields(tmp_path / "a.m2v", kinds)
+    if suffix == "mpg":
+        path = remuxed(path, tmp_path / "a.mpg")
+    info = probe(Source(str(path)))
+    assert (info.field_order, info.frames) == (fields, 20)
+    rows = [luma[:2, 0].tolist() for batch in decode_frames(Source(str(path)), info) for luma in batch.luma]
+    levels = [(40 + n, 40 + n + 100 * (kind != "frame")) for n, kind in enumerate(kinds)]
+    assert rows == [list(pair if fields == "tff" else pair[::-1]) for pair in levels]
+
+
+def remuxed(source: Path, path: Path) -> Path:
+    """The packets of a bare stream, each 40 ms after the last."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for n, packet in enumerate(p for p in given.demux(video=0) if p.size):
+            packet.stream, packet.time_base, packet.duration = stream, Fraction(1, 25), 1
+            packet.pts = packet.dts = n
+            out.mux(packet)
+    return path
 
 
 def test_few_interlaced_pictures_are_said(tmp_path: Path) -> None:
