@@ -93,6 +93,9 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
     with open_media(source, None, **(SKIMMING if skimming else {})) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
+        if "mov" in container.format.name and stream.frames > container.size > 0:
+            said = f"says that it has {stream.frames} pictures in {container.size} bytes"
+            raise InputError(f"{source.url}: {said}; it is damaged, copy it again")
         if skimming:
             skim(container)
         context = stream.codec_context

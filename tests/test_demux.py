@@ -1,6 +1,7 @@
 """Reading packets past what goes wrong, against a container that goes wrong to order."""
 
 import errno
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,18 @@ def test_the_index_is_what_the_packets_say(tmp_path: Path) -> None:
     assert index.keyframe.tolist() == [p.is_keyframe for p in packets]
     assert index.shown.tolist() == [not p.is_discard for p in packets]
     assert 0 < index.shown.sum() < len(index)
+
+
+def test_an_index_of_more_pictures_than_bytes_is_not_listed(tmp_path: Path) -> None:
+    """Sample tables that say 100,000 times one byte, all in one chunk (ISO 14496-12, 8.6.1.2, 8.7.3, 8.7.4)."""
+    path = write(tmp_path / "a.mp4", frames=3)
+    data, count = bytearray(path.read_bytes()), 100_000
+    assert len(data) < count
+    for box, values in (("stsz", (1, count)), ("stts", (1, count, 512)), ("stsc", (1, 1, count, 1))):
+        struct.pack_into(f">{len(values)}I", data, data.index(box.encode()) + 8, *values)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"says that it has {count} pictures in {len(data)} bytes; it is damaged"):
+        packet_index(Source(str(path)))
 
 
 def test_the_index_is_kept_until_the_file_changes(tmp_path: Path) -> None:
