@@ -193,8 +193,11 @@ def _check_supported(number: int, page: tifffile.TiffPage) -> None:
         )
     if page.samplesperpixel > _MOST_SAMPLES:
         raise UnsupportedError(f"page {number} has {page.samplesperpixel} samples a pixel")
-    if math.prod(page.chunked) > _MOST_PARTS:
-        raise InputError(f"page {number} is cut into {math.prod(page.chunked)} parts, which looks like a bomb")
+    parts = math.prod(page.chunked)
+    if parts > _MOST_PARTS:
+        raise InputError(f"page {number} is cut into {parts} parts, which looks like a bomb")
+    if len(page.dataoffsets) < parts:
+        raise InputError(f"page {number} lists {len(page.dataoffsets)} of its {parts} parts")
     if int(page.compression) in _SELF_SIZED:
         name = tifffile.COMPRESSION(page.compression).name
         raise UnsupportedError(f"page {number} is compressed as {name}; convert it to LZW or Deflate")

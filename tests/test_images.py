@@ -703,8 +703,9 @@ def test_tiffs_that_say_far_more_than_they_hold_are_refused():
         ({277: 60_000}, "page 1 has 60000 samples a pixel"),
         ({259: 34712}, "page 1 is compressed as JPEG2000; convert it to LZW or Deflate"),
         ({259: 5, 256: 1, 257: 400_000_000, 278: 1}, "page 1 is cut into 400000000 parts"),
+        ({278: 4}, "page 1 lists 1 of its 2 parts"),
         ({259: 7, 279: len(jpeg)}, "holds a JPEG that is larger than its place"),
-        ({259: 7, 256: 61, 257: 46, 279: len(many_scans(100)[0])}, "more than 64 scans"),
+        ({259: 7, 256: 61, 257: 46, 278: 46, 279: len(many_scans(100)[0])}, "more than 64 scans"),
     ):
         scans = dict(changes).get(256) == 61
         data = raw_tiff(page_of(changes), many_scans(100)[0] if scans else jpeg if 259 in changes else pixels)
