@@ -22,7 +22,7 @@ _K1_MEAN = 57.625
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _JPEG_LS = 0xF7
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # that neither stands alone nor is data
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # that neither stands alone nor is data
 _MOST_SCANS = 64  # each of which is decoded over the whole picture; progressive files have 6 to 20
 _MOST_SEGMENTS = 1024  # before the first scan: a profile has 255 at most; Pillow puts each to the ones before anew
 _BLOCK = 64  # pixels, for which a Huffman code takes a bit or more
@@ -46,14 +46,16 @@ def check_length(data: bytes) -> None:
 
 def check_scans(jpeg: bytes) -> None:
     """InputError for a JPEG of so many scans that decoding it would take hours (ITU-T T.81, B.1.1.2)."""
-    at = scans = 0
+    at = scans = met = 0
     while (found := _MARKER.search(jpeg, at)) and found[1] != b"\xd9" and found.end() + 2 <= len(jpeg):
-        at = found.end()
+        at, met = found.end(), met + 1
         if found[1] != b"\xd8":
             at += struct.unpack_from(">H", jpeg, at)[0]
         scans += found[1] == b"\xda"
         if scans > _MOST_SCANS:
             raise InputError(f"is a JPEG of more than {_MOST_SCANS} scans, which looks like a bomb")
+        if met > 2 * _MOST_SEGMENTS:
+            raise InputError(f"is a JPEG of more than {2 * _MOST_SEGMENTS} segments, which looks like a bomb")
 
 
 def unreadable(data: bytes) -> str:

@@ -659,6 +659,7 @@ def test_jpegs_of_very_many_scans_are_refused():
         with pytest.raises(InputError, match="is a JPEG of more than 64 scans, which looks like a bomb"):
             open_image(data, DEFAULT_LIMITS)
     assert open_image(pil(GREY, "JPEG", comment=b"\xff\xda\0\1" * 100), DEFAULT_LIMITS).sizes
+    assert open_image(few[:-2] + b"\xff" * 1_000_000 + b"\0" + few[-2:], DEFAULT_LIMITS).sizes  # in no time
 
 
 def test_jpegs_of_very_many_segments_are_refused():
@@ -667,6 +668,8 @@ def test_jpegs_of_very_many_segments_are_refused():
     assert open_image(data[:2] + 1000 * empty + data[2:], DEFAULT_LIMITS).sizes
     with pytest.raises(InputError, match="is a JPEG of more than 1024 segments, which looks like a bomb"):
         open_image(data[:2] + 1025 * empty + data[2:], DEFAULT_LIMITS)
+    with pytest.raises(InputError, match="is a JPEG of more than 2048 segments, which looks like a bomb"):
+        open_image(data[:-2] + 3000 * empty + data[-2:], DEFAULT_LIMITS)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
