@@ -25,6 +25,7 @@ _JPEG_LS = 0xF7
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)  # that neither stands alone nor is data
 _MOST_SCANS = 64  # each of which is decoded over the whole picture; progressive files have 6 to 20
 _MOST_SEGMENTS = 1024  # before the first scan: a profile has 255 at most; Pillow puts each to the ones before anew
+_MOST_FILL = 1 << 16  # bytes of filling, which Pillow reads one by one
 _BLOCK = 64  # pixels, for which a Huffman code takes a bit or more
 
 
@@ -107,12 +108,14 @@ def _spliced(encoded: bytes, source: bytes, profile: bytes | None, drop_profile:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, payload) up to the first scan (ITU-T T.81 B.1.1)."""
-    at = 2
+    """(marker, payload) up to the first scan (ITU-T T.81 B.1.1); InputError where nearly all of that is fill bytes."""
+    at, fill = 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
+        if marker == 0xFF:
+            at, fill = at + 1, fill + 1
+            if fill > _MOST_FILL:
+                raise InputError("is a JPEG of very many fill bytes, which looks like a bomb")
             continue
         if marker == 0xDA:
             return

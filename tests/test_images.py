@@ -668,6 +668,8 @@ def test_jpegs_of_very_many_segments_are_refused():
     assert open_image(data[:2] + 1000 * empty + data[2:], DEFAULT_LIMITS).sizes
     with pytest.raises(InputError, match="is a JPEG of more than 1024 segments, which looks like a bomb"):
         open_image(data[:2] + 1025 * empty + data[2:], DEFAULT_LIMITS)
+    with pytest.raises(InputError, match="is a JPEG of very many fill bytes, which looks like a bomb"):
+        open_image(data[:2] + b"\xff" * 100_000 + data[2:], DEFAULT_LIMITS)
     with pytest.raises(InputError, match="is a JPEG of more than 2048 segments, which looks like a bomb"):
         open_image(data[:-2] + 3000 * empty + data[-2:], DEFAULT_LIMITS)
 
