@@ -150,6 +150,11 @@ class Backlog:
             if self._stands((reel, task)):
                 self.again(task)
 
+    @property
+    def has_last(self) -> bool:
+        """Whether there are suspects that must be tried one at a time."""
+        return any(self._last.values())
+
     def fail(self, reel_id: str) -> None:
         """Drop whatever is left of a reel."""
         self._failed.add(reel_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -14,6 +15,7 @@ import click
 from pipeline.errors import RecipeError, ReelcolorError
 
 _INTERRUPTED = 130  # exit code, as shells have it for SIGINT
+_CURSOR = "\x1b[?25h"  # shows it; a live display hides it
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; the rest on stderr.")
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks and FFmpeg's and Ray's own messages.")
@@ -59,12 +61,22 @@ def echo(document: dict[str, Any] | str) -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """End a run as Ctrl-C does when the terminal closes or a supervisor asks."""
+    """End a run as Ctrl-C does when the terminal closes or a supervisor asks; at once where Ctrl-C is pressed again.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    Then nothing is tidied up: as after a kill, the janitor ends what the run has started, the next sweeps its files.
+    """
+    asked = False
 
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            os.write(2, (_CURSOR if os.isatty(2) else "").encode() + b"interrupted\n")
+            os._exit(_INTERRUPTED)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, stop) for number in signals]
     try:
         yield

@@ -269,7 +269,7 @@ class Drive:
         if self._sole in self._stations and self._sole.alone:
             return None
         suspect = self._backlog.take_suspect(key)
-        if suspect is None and not any(other.alone for other in self._stations):
+        if suspect is None and self._backlog.has_last and not any(other.alone for other in self._stations):
             suspect = self._backlog.take_suspect(key, last=True)
             self._sole = station if suspect else None
         return suspect

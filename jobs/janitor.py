@@ -2,7 +2,7 @@
 
 Ray's processes end with their parent, but for two agents that take another minute to notice. The janitor waits until
 the run's end of a pipe is closed, be it by the run or by its death; then it kills every other process that has a file
-open in the run's folder, where Ray keeps its logs and sockets, and removes the folder.
+open in the run's folder, where Ray keeps its logs and sockets, or was started with a name in it, and removes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROUNDS = 5  # a process that was just being started is found the next time
+_ROUNDS = 10  # a process that was just being started is found the next time
 
 
 @contextlib.contextmanager
@@ -32,14 +32,21 @@ def janitor(folder: Path) -> Iterator[None]:
 
 
 def users_of(folder: str, but: int) -> list[int]:
-    """Processes that have a file below `folder` open, `but` for one."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != but:
-            with contextlib.suppress(OSError):
-                if any(str(link.readlink()).startswith(f"{folder}/") for link in (process / "fd").iterdir()):
-                    found.append(int(process.name))
-    return found
+    """Processes that have a file below `folder` open, or the name of one in their command line, `but` for one."""
+    return [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and int(process.name) != but and _uses(process, f"{folder}/")
+    ]
+
+
+def _uses(process: Path, folder: str) -> bool:
+    """One that was just started has nothing open yet, and would make the folder anew."""
+    with contextlib.suppress(OSError):
+        if folder.encode() in (process / "cmdline").read_bytes():
+            return True
+        return any(str(link.readlink()).startswith(folder) for link in (process / "fd").iterdir())
+    return False
 
 
 def main() -> None:
@@ -51,13 +58,13 @@ def main() -> None:
     folder = os.path.realpath(sys.argv[1])
     for _ in range(_ROUNDS):
         users = users_of(folder, but=run)
-        if not users:
-            break
         for pid in users:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not users:
+            break
         time.sleep(0.2)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

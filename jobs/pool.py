@@ -11,11 +11,11 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.hands import Hand
+from jobs.hands import Hand, WorkerDied
 from jobs.janitor import janitor
 from jobs.rayhand import RayHand
 from jobs.shares import CPUS_A_WORKER, memory_of
@@ -93,13 +93,33 @@ class Pool:
 
     def hire(self, opener: Opener) -> Hand:
         """Start a worker."""
-        return RayHand(self.check, opener, self._debug, {"num_cpus": CPUS_A_WORKER})
+        return RayHand(self.check, opener, self._debug, {"num_cpus": CPUS_A_WORKER}, _explained(_oom_kills()))
 
     def check(self) -> None:
         """Raise EngineError where Ray itself has died: its promises would never be kept."""
         for pid in self._servers:
             if _stat(pid)[1:2] in ([], ["Z"]):
                 raise EngineError("Ray has died (out of memory?); run the same command again to go on from here")
+
+
+def _explained(before: int) -> Callable[[WorkerDied], WorkerDied]:
+    """What a death is put down to where the kernel had ended `before` processes for want of memory until then."""
+
+    def explain(death: WorkerDied) -> WorkerDied:
+        if _oom_kills() == before:
+            return death
+        return WorkerDied("ended by the kernel, as memory ran out", of_memory=True)
+
+    return explain
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has ended for want of memory since the machine was started, of whomever."""
+    try:
+        lines = Path("/proc/vmstat").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _children() -> list[int]:

@@ -21,13 +21,21 @@ _LONGEST = 300  # characters of what Ray says
 class RayHand:
     """One actor. It is never restarted by Ray: who died, and during what, is for the drive to know.
 
-    `options` are what it asks of its machine; `check` raises where Ray itself is gone.
+    `options` are what it asks of its machine; `check` raises where Ray itself is gone; `explain` may know more of a
+    death than Ray does.
     """
 
-    def __init__(self, check: Callable[[], None], opener: Opener, debug: bool, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None],
+        opener: Opener,
+        debug: bool,
+        options: Mapping[str, Any],
+        explain: Callable[[WorkerDied], WorkerDied] = lambda death: death,
+    ) -> None:
         import ray
 
-        self._check = check
+        self._check, self._explain = check, explain
         groups = {"tasks": IN_FLIGHT, "progress": 1}  # threads
         asked: dict[str, Any] = {"concurrency_groups": groups, "max_restarts": 0, **options}
         self._actor: Any = ray.remote(**asked)(Worker).remote(opener, debug)
@@ -38,10 +46,10 @@ class RayHand:
 
     def open(self) -> Future[str | Failure]:
         """As `Hand` has it, and so the others."""
-        return _future(self._actor.open.options(concurrency_group="tasks").remote())
+        return _future(self._actor.open.options(concurrency_group="tasks").remote(), self._explain)
 
     def submit(self, task: Task) -> Future[Outcome]:  # noqa: D102
-        return _future(self._actor.perform.options(concurrency_group="tasks").remote(task))
+        return _future(self._actor.perform.options(concurrency_group="tasks").remote(task), self._explain)
 
     def progress(self) -> Pulse:  # noqa: D102
         self._check()
@@ -49,7 +57,7 @@ class RayHand:
             self._pulse = Pulse() if self._asked.exception() else self._asked.result()
             self._asked = None
         if self._asked is None:
-            self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote())
+            self._asked = _future(self._actor.progress.options(concurrency_group="progress").remote(), self._explain)
         return self._pulse
 
     def said(self) -> list[str]:  # noqa: D102
@@ -58,7 +66,7 @@ class RayHand:
             lines = [] if self._listening.exception() else self._listening.result()
             self._listening = None
         if self._listening is None:
-            self._listening = _future(self._actor.said.options(concurrency_group="progress").remote())
+            self._listening = _future(self._actor.said.options(concurrency_group="progress").remote(), self._explain)
         return lines
 
     def close(self) -> None:  # noqa: D102
@@ -68,7 +76,7 @@ class RayHand:
         ray.kill(self._actor)
 
 
-def _future(reference: Any) -> Future[Any]:
+def _future(reference: Any, explain: Callable[[WorkerDied], WorkerDied]) -> Future[Any]:
     """Ray's promise as Python's; whatever keeps it from being kept as WorkerDied, as such a worker is of no use."""
     mine: Future[Any] = Future()
 
@@ -77,7 +85,7 @@ def _future(reference: Any) -> Future[Any]:
         if error is None:
             mine.set_result(theirs.result())
         else:
-            mine.set_exception(death(error))
+            mine.set_exception(explain(death(error)))
 
     reference.future().add_done_callback(pass_on)
     return mine

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from ray import exceptions
 
+from jobs import pool
+from jobs.hands import WorkerDied
 from jobs.rayhand import death
 
 # As Ray 2.60 wrote it when its memory monitor ended a worker; the rest is left out.
@@ -32,3 +34,13 @@ def test_causes(error: Any, said: str, facts: tuple[bool, bool]) -> None:
     assert str(found).startswith(said)
     assert "\n" not in str(found)
     assert (found.with_node, found.of_memory) == facts
+
+
+def test_a_kill_is_put_down_to_memory_where_the_kernel_has_killed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = WorkerDied("killed or crashed")
+    explain = pool._explained(pool._oom_kills())
+    assert explain(killed) is killed
+    more = pool._oom_kills() + 1
+    monkeypatch.setattr(pool, "_oom_kills", lambda: more)
+    assert explain(killed).of_memory
+    assert "as memory ran out" in str(explain(killed))
