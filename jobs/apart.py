@@ -65,7 +65,13 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self.debug), daemon=True)
-        self._process.start()
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # inherited: Ctrl-C is this process's to act on
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return self._pipe
 
@@ -108,7 +114,6 @@ def spread(helpers: Iterable[Apart], calls: Iterable[Call]) -> Iterator[tuple[in
 
 def _serve(pipe: Connection[Any, Any], debug: bool) -> None:
     """Do as asked until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to act on
     if debug:
         log_everything()
     import pipeline.containers  # noqa: F401  (so that it is there when the first call comes)

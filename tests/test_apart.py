@@ -77,3 +77,14 @@ if __name__ == "__main__":
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_ctrl_c_does_not_reach_it_not_even_while_it_starts() -> None:
+    """A terminal's Ctrl-C goes to all processes of the command; Python itself would answer with a traceback."""
+    with Apart() as apart:
+        assert apart._process is not None
+        status = Path(f"/proc/{apart._process.pid}/status").read_text()
+        assert int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16) & 2
+        os.kill(apart._process.pid or 0, signal.SIGINT)
+        assert apart.call("x", double, 21) == 42
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
