@@ -25,9 +25,9 @@ _LEAST, _MOST = 16, 96  # pictures, however few or many a second has
 # Share of the past that is missing at a seam, after a segment's warm-up. Of a network's flicker that is less than half
 # an 8-bit code of Cb or Cr.
 _MISSING = 0.03
-# Pictures that the past of a cell is worth at most when it has moved: every move loses some of where colour was, so
-# that a longer past is no gain (measured on pans of 1 to 6 samples a picture).
-_MOST_MOVED = np.float32(4)
+# Pictures that the past of a cell is worth at most when it has moved: every move loses some of where colour was, and a
+# longer past is no gain (measured on pans of 1 to 3 samples a picture and on a weaving gate).
+_MOST_MOVED = np.float32(8)
 _FLOW_PER_CELL = 2  # flow is computed at half the network's resolution, two samples a cell
 _FLOW_CODES = 2.55  # L* to the 8 bits that the flow is computed on
 # L* by which the moved old picture may miss the new one, and how many times the picture's median miss (its grain)
@@ -126,7 +126,8 @@ class Steady:
     def _carry(self, old: _State, picture: Picture) -> tuple[FloatPlane, FloatPlane]:
         """The old ab moved to where its things are now, and its worth in pictures, less where it does not fit."""
         flow, trust = self._motion.between(old.picture, picture, (old.ab.shape[1], old.ab.shape[2]))
-        ab = np.stack([_float(moved(plane, flow, cv2.INTER_CUBIC)) for plane in old.ab])
+        # Move after move, OpenCV's cubic would overshoot and its linear blur, by more than steadying takes away.
+        ab = np.stack([_float(moved(plane, flow, cv2.INTER_LANCZOS4)) for plane in old.ab])
         worth = _float(moved(old.worth, flow, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT))
         return ab, trust * np.where(flow.any(-1), np.minimum(worth, _MOST_MOVED), worth)
 
