@@ -76,7 +76,7 @@ def decoder_timing(stream: VideoStream, index: PacketIndex) -> Timing:
 
 
 def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
-    """By the packets' timestamps; at least one picture has one."""
+    """By the packets' timestamps; at least one picture has one. Those before it are counted back from it."""
     time_base = cast(Fraction, stream.time_base)
     declared = stream.guessed_rate or stream.average_rate
     told = index.shown & (index.pts != NO_PTS)
@@ -86,8 +86,10 @@ def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
     order = np.argsort(pts, kind="stable")
     pts, durations = pts[order], index.duration[told][order]
     fps, vfr = frame_rate(pts, time_base, declared)
-    last = int(durations[-1]) or frame_ticks(fps, time_base)
-    return Timing(time_base, fps, vfr, int(pts[0]), int(pts[-1]) + last, jumps)
+    tick = frame_ticks(fps, time_base)
+    first = min(np.flatnonzero(told)[order[0]], np.argmax(told) + MOST_REORDERED)
+    untimed = int((index.shown & ~told)[:first].sum())
+    return Timing(time_base, fps, vfr, int(pts[0]) - untimed * tick, int(pts[-1]) + (int(durations[-1]) or tick), jumps)
 
 
 def jump_ticks(fps: Fraction, time_base: Fraction) -> int:

@@ -172,6 +172,23 @@ def test_films_that_were_made_like_avi_are_timed_by_their_decoder(tmp_path: Path
     assert [luma for _, luma in pictures] == [luma for _, luma in linear(path, info.width)]
 
 
+NEGATIVE = {"avoid_negative_ts": "disabled"}
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_pictures_before_the_first_timestamp_are_counted_back_from_it(tmp_path: Path, b_frames: int) -> None:
+    """Matroska with times before zero, which FFmpeg writes and does not read."""
+    times = [40 * n - 300 for n in range(30)]
+    video = Video(frames=30, pts=times, time_base=Fraction(1, 1000), b_frames=b_frames, mux=NEGATIVE)
+    source, report = Source(str(write(tmp_path / "a.mkv", video))), DecodeReport()
+    info = probe(source)
+    assert info.start_pts == times[0]
+    batches = list(decode_frames(source, info, report))
+    assert np.concatenate([batch.pts for batch in batches]).tolist() == times
+    assert [ordinal(luma) for batch in batches for luma in batch.luma] == list(range(30))
+    assert 1 <= report.retimed <= 8
+
+
 def test_packed_b_frames_in_avi_come_in_order() -> None:
     path = Path(__file__).parents[2] / "shared" / "clips" / "color_surveillance_road.avi"  # XviD, 2 pictures dropped
     if not path.exists():
