@@ -77,8 +77,9 @@ def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     import av
-    import openvino
     import torch
+
+    from model.silent import openvino
 
     about = Path("/proc/cpuinfo")
     lines = about.read_text("ascii", "replace").splitlines() if about.exists() else []

@@ -130,11 +130,10 @@ def _for_int8(model: Model, pictures: NDArray[np.float32]) -> Model:
 
 def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callable[[NDArray[np.float32]], None]:
     """A request of OpenVINO's for each thread, given pictures in turn, and nothing else."""
-    import openvino as ov
-
     from model.engines.int8 import int8_graph
     from model.engines.openvino import cpu_settings
     from model.export import cached_onnx
+    from model.silent import openvino as ov
 
     core = ov.Core()
     graph = core.read_model(int8_graph(model)[0] if precision == "int8" else cached_onnx(model))
@@ -169,11 +168,10 @@ def _product(precision: Precision, threads: int) -> Callable[[], object]:
             b = torch.quantize_per_tensor(torch.from_numpy(right), 0.05, 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(b, None)
         return partial(torch.ops.quantized.linear, a, packed, 1.0, 64)
-    import openvino as ov
-    import openvino.opset13 as ops
-
     from model.engines.openvino import cpu_settings
+    from model.silent import openvino as ov
 
+    ops = ov.opset13
     parameter = ops.parameter([_SIDE, _SIDE], np.float32)
     graph = ov.Model([ops.matmul(parameter, ops.constant(right), False, False)], [parameter])
     settings = cpu_settings(precision, threads) | {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}

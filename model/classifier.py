@@ -8,9 +8,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
+from model.silent import openvino as ov
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import open_input
 

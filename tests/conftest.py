@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from jobs.run import Run
 from model.bins import gamut_bins
 from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
+
+sys.modules.setdefault("openvino_telemetry", None)  # as model.silent does, for tests that import OpenVINO themselves
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

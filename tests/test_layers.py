@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,23 @@ def test_model_uses_the_pipelines_vocabulary_only() -> None:
         if name.startswith("model"):
             used = {other.split(".")[1] for other in imported(ast.walk(tree)) if other.startswith("pipeline.")}
             assert used <= MODEL_MAY_USE, f"{name} imports pipeline.{used - MODEL_MAY_USE}"
+
+
+def test_openvino_and_nncf_are_imported_silenced() -> None:
+    for name, tree in modules().items():
+        if name != "model.silent":
+            used = {top.split(".")[0] for top in imported(ast.walk(tree))}
+            assert not used & {"openvino", "nncf", "openvino_telemetry"}, f"{name}: by way of model.silent, please"
+
+
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    """Its report begins with a number for this user, kept at home."""
+    code = "import sys, model.silent; print(*(name for name, module in sys.modules.items() if module))"
+    home = {k: v for k, v in os.environ.items() if k != "CI"} | {"HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, env=home)
+    assert "openvino" in run.stdout.split()
+    assert "openvino_telemetry" not in run.stdout.split()
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_cycles() -> None:

@@ -22,6 +22,7 @@ from model.cache import cache_folder
 from model.engines.plans import UnfitError, keep, unsealed
 from model.export import cached_onnx
 from model.registry import PRETRAINED
+from model.silent import quantiser
 from model.weights import Model
 from pipeline.errors import EngineError
 
@@ -70,9 +71,10 @@ def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
     """
     if not can_quantise():
         raise EngineError("INT8 graphs are made by NNCF and ONNX Runtime; pip install nncf onnxruntime")
-    import nncf
     import onnx
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    nncf = quantiser()
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = onnx.load_from_string(cached_onnx(model))
@@ -83,9 +85,7 @@ def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(names=_means(graph)),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-            ),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
     onnx.helper.set_model_props(made, {_WEIGHTS: model.sha256, "made_by": f"nncf {nncf.__version__}"})
     return bytes(made.SerializeToString())

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from model.cache import cache_folder
@@ -23,6 +22,7 @@ from model.engines.int8 import int8_graph
 from model.engines.plans import UnfitError, keep, unsealed
 from model.export import cached_onnx
 from model.precision import Precision
+from model.silent import openvino as ov
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
