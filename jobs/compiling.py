@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.weights import Model
+    from model.outline import Outline
 
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
 _CALIBRATION = 300  # pictures, as many as NNCF recommends
@@ -47,9 +47,9 @@ def compile_model(request: Request) -> dict[str, Any]:
     """
     from model.engines import prove_engine
     from model.engines.int8 import forget_int8
-    from model.weights import load_model
+    from model.outline import outlined
 
-    model = load_model(request.model)
+    model = outlined(request.model)
     graph, unseen = _quantised(model, request.calibrate) if request.calibrate is not None else (b"", None)
     engine, verdicts = prove_engine(
         model,
@@ -80,7 +80,7 @@ def compile_model(request: Request) -> dict[str, Any]:
         }
 
 
-def _quantised(model: Model, photographs: str) -> tuple[bytes, NDArray[np.float32]]:
+def _quantised(model: Outline, photographs: str) -> tuple[bytes, NDArray[np.float32]]:
     """The int8 graph, which is in the cache from now on, and pictures to judge it by."""
     from model.engines.int8 import keep_int8, quantised
 

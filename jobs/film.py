@@ -61,7 +61,7 @@ def _pattern() -> Any:
     """A grey picture (427, 640) with edges and the spectrum of photographs."""
     import numpy as np
 
-    from model.engines.selftest import golden_frames
+    from model.engines.golden import golden_frames
 
     waves, cloud = golden_frames(427, 640)[:, 0]
     return np.clip((0.3 * waves + 0.7 * cloud) * 2.55, 0, 255).astype(np.uint8)

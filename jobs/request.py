@@ -55,9 +55,9 @@ class Request:
 def open_colorizer(model: str, weights: str, temperature: float | None, precision: str = "auto") -> Iterator[Colorizer]:
     """The model's engine on this machine; raises EngineError, also where its weights are not those planned with."""
     from model.engines import open_engine
-    from model.weights import load_model
+    from model.outline import outlined
 
-    loaded = load_model(model)
+    loaded = outlined(model)
     if loaded.sha256 != weights:
         raise EngineError(f"{model}: changed since the run began; run the same command again")
     given: Any = {"temperature": temperature, "precision": precision}

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.bins import gamut_bins
-from model.engines.selftest import golden_frames
+from model.engines.golden import golden_frames
 from model.networks import NETWORKS
 from model.precision import Precision
 from model.rounds import Case, timed
@@ -132,7 +132,7 @@ def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callab
     """A request of OpenVINO's for each thread, given pictures in turn, and nothing else."""
     from model.engines.int8 import int8_graph
     from model.engines.openvino import cpu_settings
-    from model.export import cached_onnx
+    from model.exported import cached_onnx
     from model.silent import openvino as ov
 
     core = ov.Core()
@@ -183,7 +183,7 @@ def _opencv(model: Model, picture: NDArray[np.float32], threads: int) -> Callabl
     """One picture by OpenCV's DNN module; raises EngineError where that cannot run the graph."""
     import cv2
 
-    from model.export import cached_onnx
+    from model.exported import cached_onnx
 
     cv2.setNumThreads(threads)
 

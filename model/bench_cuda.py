@@ -14,7 +14,7 @@ import torch
 
 from model.bench import Bench, Run
 from model.engines.cuda import CudaEngine, colour, cuda_graph
-from model.engines.selftest import golden_frames
+from model.engines.golden import golden_frames
 from model.precision import GraphPrecision
 from model.rounds import timed
 from model.weights import Model

@@ -1,8 +1,7 @@
-"""Network and post-processing as one ONNX graph, kept in a cache: exporting takes seconds, reading milliseconds."""
+"""Network and post-processing as one module, and as one ONNX graph."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 
@@ -11,18 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.bins import annealed_mean
-from model.cache import cache_folder
-from model.precision import LOWER, GraphPrecision, lowered
+from model.lowering import LOWER, lowered
+from model.precision import GraphPrecision
 from model.spaces import UNIT, to_ab
 from model.weights import Model
-from pipeline.errors import EngineError, StorageError
+from pipeline.errors import EngineError
 from pipeline.infer import NETWORK_MULTIPLE
-from pipeline.storage import write_bytes
 
-_log = logging.getLogger(__name__)
-_GRAPH = 2  # raised when the exported graph changes, so that cached ones are not used
 _BF16_OPSET = 22  # the first whose Conv takes bfloat16
-_DIGEST = hashlib.sha256().digest_size
 
 
 class Graph(nn.Module):
@@ -76,20 +71,3 @@ def to_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
     if program is None:
         raise EngineError(f"{model.name}: the network could not be exported to ONNX")
     return bytes(program.model_proto.SerializeToString())
-
-
-def cached_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
-    """`to_onnx`, from the cache where it holds this model's graph intact; where it cannot be written, without it."""
-    path = cache_folder() / f"{model.sha256}-{precision}-{_GRAPH}-torch{torch.__version__}.onnx"
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    if len(data) > _DIGEST and hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
-        return data[_DIGEST:]
-    graph = to_onnx(model, precision)
-    try:
-        write_bytes(path, hashlib.sha256(graph).digest() + graph)
-    except StorageError as e:
-        _log.warning("%s; the network is exported anew each time", e)
-    return graph

@@ -17,10 +17,8 @@ import logging
 import os
 import re
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Literal
 
@@ -187,6 +185,8 @@ def _fetch(url: str, part: Path, sha256: str) -> None:
 
 def _chunks(url: str) -> Iterator[bytes]:
     """What is at the address. HTTP by the standard library, as fsspec would need another package for it."""
+    from http.client import HTTPException  # rarely needed, and slow to import, as is urllib
+
     try:
         with _open(url) as f:
             size = 0
@@ -201,6 +201,8 @@ def _chunks(url: str) -> Iterator[bytes]:
 
 def _open(url: str) -> IO[bytes]:
     if url.startswith(("https://", "http://")):
+        import urllib.request
+
         opened: IO[bytes] = urllib.request.urlopen(url, timeout=_PATIENCE)
         return opened
     return open_input(url)

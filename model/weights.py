@@ -56,6 +56,20 @@ class Model:
     temperature: float
     metadata: Mapping[str, str]
 
+    @property
+    def scale(self) -> int:
+        """How many pixels of the input a side of one of the output's cells is."""
+        return self.network.scale
+
+    @property
+    def classes(self) -> int:
+        """How many bins of colour there are; 0 for a regression."""
+        return len(self.bins)
+
+    def whole(self) -> Model:
+        """Itself; see `model.outline.Outline`, which has but some of it."""
+        return self
+
 
 def available() -> tuple[str, ...]:
     """Names of the models shipped here; `model.registry` knows of others."""

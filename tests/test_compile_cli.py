@@ -23,6 +23,7 @@ from model import engines
 from model.bins import gamut_bins
 from model.cache import cache_folder
 from model.engines import selftest
+from model.engines.golden import reference
 from model.engines.openvino import has_bf16
 from model.engines.torch import TorchEngine
 from model.networks.unet import UNet, UNetConfig
@@ -98,7 +99,7 @@ def test_a_fallback_is_shown_and_fails_a_check(
         runtime = "rounding-1/x"
 
         def compute(self, lightness: np.ndarray) -> np.ndarray:
-            ab = selftest.reference(self.model, self.temperature, lightness)
+            ab = reference(self.model, self.temperature, lightness)
             return ab if self.precision == "fp32" else ab * 1.5
 
     def made(wish: engines._Wish) -> tuple[engines.Engine, list[selftest.Verdict]]:

@@ -17,7 +17,8 @@ from model import engines
 from model.bins import gamut_bins
 from model.engines import lanes, prove_engine
 from model.engines.cuda import CudaEngine, colour, cuda_graph
-from model.engines.selftest import LIMITS, differences, golden_frames, reference
+from model.engines.golden import golden_frames, reference
+from model.engines.selftest import LIMITS, differences
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.unet import UNet, UNetConfig
 from model.weights import Model

@@ -24,7 +24,7 @@ from model.engines import base, open_engine
 from model.engines import openvino as openvino_engine
 from model.engines.openvino import OpenVINOEngine, has_bf16
 from model.engines.torch import TorchEngine
-from model.export import cached_onnx
+from model.exported import cached_onnx
 from model.networks import Network, network_name
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.unet import UNet, UNetConfig
@@ -327,13 +327,13 @@ def test_the_cache_is_used_only_when_intact(model: Model, tmp_path: Path, monkey
     exported: list[str] = []
     monkeypatch.setattr(export, "to_onnx", lambda m, _precision: exported.append(m.sha256) or b"a graph" * 100)
     other = dataclasses.replace(model, sha256="cd" * 32)
-    assert {export.cached_onnx(m) for m in (model, model, other)} == {b"a graph" * 100}
+    assert {cached_onnx(m) for m in (model, model, other)} == {b"a graph" * 100}
     assert exported == [model.sha256, other.sha256]
     (path,) = cache_folder().glob(f"{model.sha256}*.onnx")
     sound = path.read_bytes()
     for count, damage in enumerate([sound[:-1], b"", sound[:100] + b"?" + sound[101:]], start=3):
         path.write_bytes(damage)
-        assert export.cached_onnx(model) == b"a graph" * 100
+        assert cached_onnx(model) == b"a graph" * 100
         assert len(exported) == count
         assert path.read_bytes() == sound
 
@@ -344,7 +344,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(export, "to_onnx", lambda _model, _precision: b"a graph")
-    assert export.cached_onnx(model) == b"a graph"
+    assert cached_onnx(model) == b"a graph"
 
 
 def test_an_unknown_engine_or_setting_is_refused(model: Model) -> None:

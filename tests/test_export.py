@@ -13,12 +13,14 @@ from skimage import color, data, transform
 from torch import nn
 
 from model.bins import gamut_bins, no_bins
-from model.engines.selftest import LIMITS, differences, reference
-from model.export import cached_onnx, to_onnx
+from model.engines.golden import reference
+from model.engines.selftest import LIMITS, differences
+from model.export import to_onnx
+from model.exported import cached_onnx
+from model.lowering import lowered
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.eccv16 import ECCV16, ECCV16Config
 from model.networks.unet import UNet, UNetConfig
-from model.precision import lowered
 from model.weights import Model
 
 RNG = np.random.default_rng(0)

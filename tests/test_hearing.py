@@ -56,7 +56,7 @@ def test_the_recipes_precision_is_the_engines_and_it_has_a_stream_for_each_segme
     monkeypatch.setattr("model.engines.open_engine", lambda _, **given: asked.append(given) or nullcontext())
     for precision in PRECISIONS:
         colouring = default_colouring(Recipe(model="film", precision=precision))
-        monkeypatch.setattr("model.weights.load_model", lambda _, c=colouring: SimpleNamespace(sha256=c.weights))
+        monkeypatch.setattr("model.outline.outlined", lambda _, c=colouring: SimpleNamespace(sha256=c.weights))
         with colouring.open():
             pass
     assert [given["precision"] for given in asked] == list(PRECISIONS)

@@ -16,9 +16,10 @@ from skimage import color, data, transform
 
 from model.bins import no_bins
 from model.engines import int8, open_engine, prove_engine
+from model.engines.golden import golden_frames, reference
 from model.engines.int8 import SUFFIX, int8_graph, keep_int8
 from model.engines.openvino import OpenVINOEngine
-from model.engines.selftest import LIMITS, check_on, differences, golden_frames, reference
+from model.engines.selftest import LIMITS, check_on, differences
 from model.networks.unet import UNet, UNetConfig
 from model.registry import PRETRAINED
 from model.weights import Model, load_model
@@ -150,3 +151,14 @@ def test_a_graph_made_here_comes_first_and_a_damaged_one_is_left_aside(
     other = dataclasses.replace(default, sha256="ef" * 32)
     keep_int8(other, b"other")
     assert int8_graph(other)[0] == b"other"
+
+
+def test_the_shipped_graph_is_not_parsed_twice(default: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To see what weights it is of takes ONNX, whose import takes a third of a second."""
+    first = int8_graph(default)
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx, "load_from_string", lambda _: pytest.fail("parsed again"))
+        assert int8_graph(default) == first
+    other = dataclasses.replace(default, sha256="ef" * 32)
+    with pytest.raises(EngineError, match="is of the weights"):
+        int8_graph(other)

@@ -18,10 +18,11 @@ from jobs.request import open_colorizer
 from jobs.worker import IN_FLIGHT
 from model.engines import openvino as module
 from model.engines import prove_engine
+from model.engines.golden import golden_frames, reference
 from model.engines.openvino import OpenVINOEngine, cpu_settings, has_bf16
-from model.engines.plans import keep, unsealed
-from model.engines.selftest import LIMITS, differences, golden_frames, reference
+from model.engines.selftest import LIMITS, differences
 from model.export import to_onnx
+from model.sealed import keep, unsealed
 from model.weights import Model
 from pipeline.errors import EngineError
 
@@ -94,7 +95,7 @@ def test_a_worker_has_a_stream_for_each_segment_in_flight(
     model: Model, monkeypatch: pytest.MonkeyPatch, compiled: list[openvino.CompiledModel]
 ) -> None:
     """Pictures of as many segments are computed at the same time, each by a thread of its own; more wait."""
-    monkeypatch.setattr("model.weights.load_model", lambda _: model)
+    monkeypatch.setattr("model.outline.outlined", lambda _: model)
     together, most, lock = threading.Barrier(IN_FLIGHT), [0, 0], threading.Lock()
     usual = openvino.InferRequest.infer
 

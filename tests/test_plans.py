@@ -14,13 +14,11 @@ import pytest
 from model.engines.plans import (
     Machine,
     PlanKey,
-    UnfitError,
     cached_plan,
-    keep,
     plan_folder,
     timing_cache,
-    unsealed,
 )
+from model.sealed import UnfitError, keep, unsealed
 from pipeline.errors import EngineError, OutOfMemoryError
 
 HERE = Machine("11.4.0.106", "580.159.04", "NVIDIA H200", "9.0")

@@ -12,15 +12,14 @@ from skimage import color
 from model import engines
 from model.engines import open_engine, selftest
 from model.engines.base import Engine
+from model.engines.golden import golden_frames, reference
 from model.engines.selftest import (
     FALLBACK,
     LIMITS,
     check,
     differences,
     fallbacks,
-    golden_frames,
     open_proven,
-    reference,
 )
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
@@ -207,7 +206,7 @@ def test_memory_running_out_for_the_reference_is_told_as_such(model: Model, monk
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16777216 bytes.")
 
     monkeypatch.setattr(engine, "compute", lambda lightness: reference(model, 0.38, lightness))
-    monkeypatch.setattr(selftest, "reference", no_room)
+    monkeypatch.setattr("model.engines.golden.reference", no_room)
     with pytest.raises(OutOfMemoryError, match="not enough memory for one picture"):
         check(engine, 64, 96)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from model.engines.base import Engine
 from model.engines.selftest import SIZE, Verdict, fallbacks, open_proven
 from model.precision import Precision
-from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 EngineName = Literal["auto", "openvino", "torch", "tensorrt"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -20,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_engine(
-    model: Model,
+    model: Subject,
     engine: EngineName = "auto",
     temperature: float | None = None,
     threads: int = 2,
@@ -33,7 +36,7 @@ def open_engine(
 
 
 def prove_engine(
-    model: Model,
+    model: Subject,
     engine: EngineName = "auto",
     temperature: float | None = None,
     threads: int = 2,
@@ -74,7 +77,7 @@ def prove_engine(
 class _Wish:
     """What an engine is opened with."""
 
-    model: Model
+    model: Subject
     temperature: float
     threads: int
     precision: Precision | Literal["auto"]
@@ -166,6 +169,11 @@ def _cuda(wish: _Wish) -> _Proven:
 
 
 def _has_gpu() -> bool:
+    """Whether PyTorch finds one; it is not even asked, as its import takes long, where there is no NVIDIA driver."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
     import torch
 
     return torch.cuda.is_available()

@@ -6,15 +6,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.precision import Precision
-from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 from pipeline.infer import NETWORK_MULTIPLE
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
 ADVICE = "try the precision fp32, or another machine"
@@ -32,7 +34,7 @@ class Engine(ABC):
     `prove` is called with the size (h, w) of all pictures before they are computed; raises EngineError.
     """
 
-    def __init__(self, model: Model, temperature: float, batch: int = 16, precision: Precision = "fp32") -> None:
+    def __init__(self, model: Subject, temperature: float, batch: int = 16, precision: Precision = "fp32") -> None:
         if not (np.isfinite(temperature) and temperature > 0):
             raise EngineError(f"expected a temperature above 0, got {temperature}")
         self.model = model
@@ -76,7 +78,7 @@ class Engine(ABC):
         lightness = np.ascontiguousarray(lightness, np.float32)
         if n and self.prove:
             self.prove(h, w)
-        scale = self.model.network.scale
+        scale = self.model.scale
         ab = np.empty((n, 2, h // scale, w // scale), np.float32)
         done = 0
         while done < n:
@@ -96,7 +98,7 @@ class Engine(ABC):
 
     def _check(self, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
         n, _, h, w = lightness.shape
-        scale = self.model.network.scale
+        scale = self.model.scale
         if ab.shape != (n, 2, h // scale, w // scale):
             raise EngineError(f"{self.key}: returned shape {ab.shape} for {lightness.shape}; {ADVICE}")
         if not np.isfinite(ab).all() or np.abs(ab).max() > AB_LIMIT:

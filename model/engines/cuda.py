@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +12,13 @@ from torch import Tensor
 from model.engines.base import short
 from model.engines.lanes import Lane, LaneEngine
 from model.export import Graph
-from model.precision import LOWER, GraphPrecision, lowered
+from model.lowering import LOWER, lowered
+from model.precision import GraphPrecision
 from model.weights import Model
 from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 
 class CudaEngine(LaneEngine):
@@ -24,12 +29,12 @@ class CudaEngine(LaneEngine):
     """
 
     def __init__(
-        self, model: Model, temperature: float, precision: GraphPrecision = "fp16", lanes: int = 2, batch: int = 16
+        self, model: Subject, temperature: float, precision: GraphPrecision = "fp16", lanes: int = 2, batch: int = 16
     ) -> None:
         if not torch.cuda.is_available():
             raise EngineError("PyTorch finds no NVIDIA GPU; choose the device cpu")
         super().__init__(model, temperature, batch, precision, lanes)
-        self._graph = cuda_graph(model, precision, torch.device("cuda"))
+        self._graph = cuda_graph(model.whole(), precision, torch.device("cuda"))
 
     @property
     def runtime(self) -> str:
@@ -42,7 +47,7 @@ class CudaEngine(LaneEngine):
         return [self._lane(batch, h, w) for _ in range(count)]
 
     def _lane(self, batch: int, h: int, w: int) -> Lane:
-        scale = self.model.network.scale
+        scale = self.model.scale
         source = torch.zeros((batch, 1, h, w), device="cuda")
         output = torch.empty((batch, 2, h // scale, w // scale), device="cuda")
         temperature = torch.tensor(self.temperature, device="cuda")

@@ -13,18 +13,20 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.cache import cache_folder
-from model.engines.plans import UnfitError, keep, unsealed
-from model.export import cached_onnx
+from model.exported import cached_onnx
 from model.registry import PRETRAINED
+from model.sealed import UnfitError, keep, unsealed
 from model.silent import quantiser
-from model.weights import Model
 from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 _log = logging.getLogger(__name__)
 SUFFIX = ".int8.onnx"
@@ -36,7 +38,7 @@ def can_quantise() -> bool:
     return all(importlib.util.find_spec(name) for name in ("nncf", "onnxruntime"))
 
 
-def int8_graph(model: Model) -> tuple[bytes, str]:
+def int8_graph(model: Subject) -> tuple[bytes, str]:
     """The INT8 graph as ONNX and the first digits of its SHA-256: the one made here, else the one that is shipped.
 
     Raises EngineError where there is none, or the one shipped is damaged or of other weights.
@@ -51,17 +53,17 @@ def int8_graph(model: Model) -> tuple[bytes, str]:
     return graph, hashlib.sha256(graph).hexdigest()[:8]
 
 
-def keep_int8(model: Model, graph: bytes) -> None:
+def keep_int8(model: Subject, graph: bytes) -> None:
     """Put an INT8 graph into the cache, in place of an earlier one."""
     keep(_path(model), _header(model), graph)
 
 
-def forget_int8(model: Model) -> None:
+def forget_int8(model: Subject) -> None:
     """Take it out again, so that the one that is shipped counts."""
     _path(model).unlink(missing_ok=True)
 
 
-def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
+def quantised(model: Subject, pictures: NDArray[np.float32]) -> bytes:
     """The INT8 graph of a model as ONNX.
 
     pictures: (N, 1, h, w) L* 0..100, some hundred of what is to be coloured, h and w multiples of 32. Convolutions
@@ -91,23 +93,31 @@ def quantised(model: Model, pictures: NDArray[np.float32]) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _shipped(model: Model, folder: Path) -> bytes:
-    """The graph shipped for a model of this name, if it is of these weights."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
+def _shipped(model: Subject, folder: Path) -> bytes:
+    """The graph shipped for a model of this name, if it is of these weights, which is noted once it is known."""
     remedy = f"make one with reelcolor compile {model.name} --precision int8 --calibrate PHOTOGRAPHS"
     path = folder / f"{model.name}{SUFFIX}"
     try:
         graph = path.read_bytes()
-        notes = {note.key: note.value for note in onnx.load_from_string(graph).metadata_props}
     except FileNotFoundError as e:
         raise EngineError(f"{model.name}: no INT8 graph on this machine; {remedy}") from e
-    except (OSError, DecodeError) as e:
+    except OSError as e:
+        raise EngineError(f"{path}: cannot be read; {remedy}") from e
+    note, header = _path(model).with_suffix(".shipped"), _header(model) | {"graph": hashlib.sha256(graph).hexdigest()}
+    with contextlib.suppress(FileNotFoundError, UnfitError):
+        unsealed(note, header)
+        return graph
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        notes = {each.key: each.value for each in onnx.load_from_string(graph).metadata_props}
+    except DecodeError as e:
         raise EngineError(f"{path}: cannot be read as ONNX; {remedy}") from e
     if notes.get(_WEIGHTS) != model.sha256:
         of = notes.get(_WEIGHTS, "unknown")[:12]
         raise EngineError(f"{path}: is of the weights {of}, not of {model.sha256[:12]}; {remedy}")
+    keep(note, header, b"")
     return graph
 
 
@@ -123,10 +133,10 @@ def _inputs(graph: Any, temperature: float, pictures: NDArray[np.float32]) -> It
     return ({"lightness": picture[None]} | fixed for picture in pictures)
 
 
-def _path(model: Model) -> Path:
+def _path(model: Subject) -> Path:
     return cache_folder() / f"{model.sha256}.int8"
 
 
-def _header(model: Model) -> dict[str, Any]:
+def _header(model: Subject) -> dict[str, Any]:
     """What the INT8 graph is of. It stays valid when PyTorch, which exports the graph, or OpenVINO is updated."""
     return {"weights": model.sha256, "form": "onnx"}

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from torch import Tensor
 from model.engines.base import Engine, engine_error
 from model.engines.gather import Gatherer
 from model.precision import Precision
-from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 _SIZES = 8  # picture sizes kept open
 _WINDOW = 0.002  # seconds that a batch with room waits for other callers: a fraction of what a batch takes
@@ -76,7 +79,7 @@ class LaneEngine(Engine):
     So neither the batch nor the callers reach the arithmetic. Where memory runs out, both engine and batch shrink.
     """
 
-    def __init__(self, model: Model, temperature: float, batch: int, precision: Precision, lanes: int) -> None:
+    def __init__(self, model: Subject, temperature: float, batch: int, precision: Precision, lanes: int) -> None:
         super().__init__(model, temperature, batch, precision)
         self._count = lanes
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from model.cache import cache_folder
 from model.engines.base import Engine, engine_error, short
 from model.engines.int8 import int8_graph
-from model.engines.plans import UnfitError, keep, unsealed
-from model.export import cached_onnx
+from model.exported import cached_onnx
 from model.precision import Precision
+from model.sealed import UnfitError, keep, unsealed
 from model.silent import openvino as ov
-from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 _SHAPES = 8  # picture sizes kept compiled, about 40 MB each
 _MOST_KEPT = 64 << 20  # bytes of a graph whose compiled form, as large, is kept on disk
@@ -39,7 +41,7 @@ class OpenVINOEngine(Engine):
     so that neither the batch nor the number of threads reaches the arithmetic. What is compiled is kept on disk.
     """
 
-    def __init__(self, model: Model, temperature: float, threads: int, precision: Precision = "fp32") -> None:
+    def __init__(self, model: Subject, temperature: float, threads: int, precision: Precision = "fp32") -> None:
         super().__init__(model, temperature, precision=precision)
         self._threads = threads
         self._core = ov.Core()
@@ -82,7 +84,7 @@ class OpenVINOEngine(Engine):
         request = idle.get()
         try:
             inputs = {"lightness": picture[None]}
-            if len(self.model.bins):
+            if self.model.classes:
                 inputs["temperature"] = np.array(self.temperature, np.float32)
             result = request.infer(inputs, share_inputs=True)
             return np.array(result[0], np.float32)

@@ -1,17 +1,11 @@
-"""The cache of compiled plans: built once a machine, and used only where proven to be the one that is wanted.
-
-A file is `reelcolor-plan/1` and a line end, the SHA-256 of all that follows (32 bytes), the length of the header
-(4 bytes, little-endian), the header (JSON: every field of the key), and what the compiler made. The hash finds damage
-and the header what is of another machine or version; neither is proof against somebody who may write to the cache
-folder, which is the user's own.
-"""
+"""Compiled plans: built once a machine, whoever wants them, and used only where proven to be the one that is wanted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,18 +13,11 @@ from typing import Any, TypeVar
 
 from model.cache import cache_folder
 from model.locks import locked
+from model.sealed import UnfitError, keep, unsealed
 from pipeline.errors import EngineError, OutOfMemoryError, StorageError
-from pipeline.storage import write_bytes
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_MAGIC = b"reelcolor-plan/1\n"
-_DIGEST = hashlib.sha256().digest_size
-_LENGTH = 4
-
-
-class UnfitError(Exception):
-    """Why a file of the cache is not used."""
 
 
 @dataclass(frozen=True)
@@ -107,42 +94,6 @@ def timing_cache(machine: Machine) -> Path:
     """Where the compiler's timings are kept, which make the next plan quicker to build."""
     digest = hashlib.sha256(json.dumps(asdict(machine)).encode()).hexdigest()
     return plan_folder() / f"{digest[:16]}.timings"
-
-
-def keep(path: Path, header: Mapping[str, Any], payload: bytes) -> None:
-    """Write a sealed file atomically; where that cannot be, say so and go on."""
-    text = json.dumps(header, sort_keys=True).encode()
-    body = len(text).to_bytes(_LENGTH, "little") + text + payload
-    try:
-        write_bytes(path, _MAGIC + hashlib.sha256(body).digest() + body)
-    except StorageError as e:
-        _log.warning("%s; it is made anew next time", e)
-
-
-def unsealed(path: Path, header: Mapping[str, Any]) -> bytes:
-    """What is in a sealed file; raises FileNotFoundError, or UnfitError where it is damaged or of another header."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as e:
-        raise UnfitError(f"cannot be read ({e.strerror})") from e
-    start = len(_MAGIC) + _DIGEST
-    if data[: len(_MAGIC)] != _MAGIC:
-        raise UnfitError("is no file of this version's cache")
-    body = data[start:]
-    if len(body) < _LENGTH or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
-        raise UnfitError("is truncated or was changed")
-    end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
-    if difference := _difference(json.loads(body[_LENGTH:end]), header):
-        raise UnfitError(difference)
-    return body[end:]
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The fields that differ, in words; empty where none does."""
-    names = [name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name)]
-    return ", ".join(f"is of {name} {found.get(name)}, not {wanted.get(name)}" for name in sorted(names))
 
 
 @contextmanager

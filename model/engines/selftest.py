@@ -1,8 +1,6 @@
 """The proof every engine gives before it is used: golden frames, held against the network in PyTorch in float32.
 
-The frames are a function of their size alone and the reference is computed when it is needed, in less time than an
-engine takes to compile, so that there is nothing to store and nothing to go stale. Engines compile each size for
-itself, or read what was compiled before, so each size is tested before its first picture.
+Engines compile each size for itself, or read what was compiled before, so each size is tested before its first picture.
 """
 
 from __future__ import annotations
@@ -11,16 +9,15 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.engines.base import ADVICE, Engine, engine_error
-from model.export import Graph
+from model.engines.golden import Golden, golden, reference
 from model.measures import delta_e_2000
 from model.precision import Precision
-from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
 SIZE = (160, 224)  # (h, w) of the golden frames where none is asked for: what a picture of 4:3 is computed at
@@ -65,15 +62,23 @@ class Verdict:
 
 def check(engine: Engine, h: int = SIZE[0], w: int = SIZE[1]) -> Verdict:
     """Let an engine colour the golden frames. Raises OutOfMemoryError where not even one frame fits."""
-    return check_on(engine, golden_frames(h, w), "golden frames")
+    return _judged(engine, partial(golden, engine.model, engine.temperature, h, w), (h, w), "golden frames")
 
 
 def check_on(engine: Engine, frames: NDArray[np.float32], pictures: str) -> Verdict:
     """Let an engine colour frames (N, 1, h, w) of L*; `pictures` says what they are. Raises as `check` does."""
-    _, _, h, w = frames.shape
+
+    def held_against() -> Golden:
+        return frames, reference(engine.model, engine.temperature, frames)
+
+    return _judged(engine, held_against, (frames.shape[2], frames.shape[3]), pictures)
+
+
+def _judged(engine: Engine, held_against: Callable[[], Golden], size: tuple[int, int], pictures: str) -> Verdict:
+    h, w = size
     try:
+        frames, expected = held_against()
         found = engine(frames)
-        expected = reference(engine.model, engine.temperature, frames)
     except OutOfMemoryError:
         raise
     except (RuntimeError, MemoryError) as e:  # the reference's
@@ -151,25 +156,6 @@ def fallbacks(precision: Precision, offered: Collection[Precision]) -> list[Prec
     """`precision`, then those after it in FALLBACK that are offered."""
     after = FALLBACK[FALLBACK.index(precision) + 1 :]
     return [precision, *(p for p in after if p in offered)]
-
-
-def golden_frames(h: int, w: int) -> NDArray[np.float32]:
-    """L* (2, 1, h, w): waves cut by an edge, and a cloud with the 1/f spectrum of photographs (Field 1987)."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float64)
-    waves = 50 + 30 * np.sin(x / 9) * np.cos(y / 7) + 15 * (x > w / 2)
-    frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w))
-    frequency[0, 0] = np.inf
-    noise = np.fft.rfft2(np.random.Generator(np.random.PCG64(0)).standard_normal((h, w)))
-    cloud = np.fft.irfft2(noise / frequency, (h, w))
-    cloud = 50 + 20 * cloud / cloud.std()
-    return np.stack([waves, cloud]).clip(0, 100).astype(np.float32)[:, None]
-
-
-def reference(model: Model, temperature: float, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-    """ab (N, 2, h/s, w/s) of the network in PyTorch in float32."""
-    with torch.inference_mode():
-        ab: NDArray[np.float32] = Graph(model)(torch.from_numpy(lightness), torch.tensor(temperature)).numpy()
-    return ab
 
 
 def differences(

@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorrt as trt
 import torch
@@ -20,11 +20,14 @@ from torch import Tensor
 
 from model.engines.base import engine_error, short
 from model.engines.lanes import Lane, LaneEngine
-from model.engines.plans import Machine, PlanKey, UnfitError, cached_plan, keep, timing_cache, unsealed
-from model.export import cached_onnx
+from model.engines.plans import Machine, PlanKey, cached_plan, timing_cache
+from model.exported import cached_onnx
 from model.precision import GraphPrecision, Precision
-from model.weights import Model
+from model.sealed import UnfitError, keep, unsealed
 from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 _OLDEST = (10, 8)
 _log = logging.getLogger(__name__)
@@ -75,7 +78,7 @@ class TensorRTEngine(LaneEngine):
     """Plans are compiled for each picture size on first use, which takes minutes, or ahead by `reelcolor compile`."""
 
     def __init__(
-        self, model: Model, temperature: float, precision: GraphPrecision = "fp16", lanes: int = 2, batch: int = 16
+        self, model: Subject, temperature: float, precision: GraphPrecision = "fp16", lanes: int = 2, batch: int = 16
     ) -> None:
         super().__init__(model, temperature, batch, precision, lanes)
         self._machine = this_machine()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.engines.base import Engine, engine_error
 from model.export import Graph
-from model.weights import Model
+
+if TYPE_CHECKING:
+    from model.outline import Subject
 
 
 class TorchEngine(Engine):
@@ -17,10 +21,10 @@ class TorchEngine(Engine):
     `threads` sets PyTorch's number of threads, which is one for the whole process.
     """
 
-    def __init__(self, model: Model, temperature: float, threads: int) -> None:
+    def __init__(self, model: Subject, temperature: float, threads: int) -> None:
         super().__init__(model, temperature)
         torch.set_num_threads(threads)
-        self._graph = Graph(model).eval()
+        self._graph = Graph(model.whole()).eval()
         self._temperature = torch.tensor(temperature)
 
     @property
