@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -268,6 +269,181 @@ def test_tensorrts_failure_is_one_line(
         ),
     ):
         engine(PICTURES)
+
+
+class FakeBuilder:
+    """All that build_plan asks of TensorRT, with what goes wrong on request; `done` is what was asked, in order."""
+
+    def __init__(self, wrong: str) -> None:
+        self.wrong = wrong
+        self.done: list[object] = []
+        self.cache: bytes | None = None
+        self.progress_monitor: object = None
+        self.num_errors = 1
+
+    def create_network(self, flags: int) -> FakeBuilder:
+        self.done.append(("network", flags))
+        return self
+
+    def parse(self, onnx: bytes) -> bool:
+        self.done.append(("parse", onnx))
+        return self.wrong != "graph"
+
+    def get_error(self, _: int) -> Any:
+        return SimpleNamespace(desc=lambda: "no such operator")
+
+    def create_builder_config(self) -> FakeBuilder:
+        return self
+
+    def clear_flag(self, flag: object) -> None:
+        self.done.append(("without", flag))
+
+    def create_optimization_profile(self) -> FakeBuilder:
+        return self
+
+    def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        self.done.append((name, shapes))
+
+    def add_optimization_profile(self, _: object) -> int:
+        return -1 if self.wrong == "shape" else 0
+
+    def create_timing_cache(self, timings: bytes) -> bytes | None:
+        return None if timings and self.wrong == "unreadable timings" else timings
+
+    def set_timing_cache(self, cache: bytes | None, ignore_mismatch: bool) -> bool:
+        if cache is None:
+            raise TypeError("incompatible function arguments")
+        assert not ignore_mismatch, "another GPU's timings are no good"
+        if cache and self.wrong == "foreign timings":
+            return False
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        assert self.cache is not None
+        return SimpleNamespace(serialize=lambda: self.cache + b" and new ones")
+
+    def build_serialized_network(self, _network: object, _config: object) -> bytes | None:
+        return None if self.wrong == "plan" else b"plan"
+
+
+def build(module: Any, monkeypatch: pytest.MonkeyPatch, wrong: str, precision: str = "fp32") -> tuple[Any, FakeBuilder]:
+    fake = FakeBuilder(wrong)
+    monkeypatch.setattr(module.trt, "Builder", lambda _: fake)
+    monkeypatch.setattr(module.trt, "OnnxParser", lambda _network, _logger: fake)
+    return module.build_plan(b"graph", (16, 1, 160, 224), precision, b"timings"), fake
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_plan_is_strongly_typed_for_one_size_and_in_fp32_without_tf32(
+    module: Any, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    (plan, timings), fake = build(module, monkeypatch, "nothing", precision)
+    assert (plan, timings) == (b"plan", b"timings and new ones")
+    strongly_typed = 1 << int(module.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    exact = [("without", module.trt.BuilderFlag.TF32)] if precision == "fp32" else []
+    shapes = ("lightness", ((16, 1, 160, 224),) * 3)
+    assert fake.done == [("network", strongly_typed), ("parse", b"graph"), *exact, shapes]
+    assert fake.progress_monitor is module._PROGRESS
+
+
+@pytest.mark.parametrize("wrong", ["unreadable timings", "foreign timings"])
+def test_timings_that_are_no_good_are_begun_anew(module: Any, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    assert build(module, monkeypatch, wrong)[0] == (b"plan", b" and new ones")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("graph", "the graph is refused (no such operator): "),
+        ("shape", "the graph is not for (16, 1, 160, 224): "),
+        ("plan", "no plan could be built: "),
+    ],
+)
+def test_what_cannot_be_built_is_said(module: Any, monkeypatch: pytest.MonkeyPatch, wrong: str, words: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(words)):
+        build(module, monkeypatch, wrong)
+
+
+class FakeContext:
+    """An execution context of an engine with these tensors; refuses what it is told to."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.names = ["lightness", "temperature", "ab"]
+        self.num_io_tensors = 3
+        self.shape: tuple[int, ...] = (-1, 1, -1, -1)
+        self.addresses: dict[str, int] = {}
+        self.ran: list[int] = []
+
+    def create_execution_context(self) -> FakeContext | None:
+        return None if self.refuses == "context" else self
+
+    def get_tensor_name(self, i: int) -> str:
+        return self.names[i]
+
+    def set_input_shape(self, _: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return self.refuses != "shape"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        assert name == "ab"
+        n, _, h, w = self.shape
+        return n, 2, h // 4, w // 4
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return self.refuses != name
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.ran.append(stream)
+        return self.refuses != "to run"
+
+
+def lane_of(module: Any, monkeypatch: pytest.MonkeyPatch, context: FakeContext) -> tuple[Any, ...]:
+    """What a lane is made of, the GPU's tensors in main memory."""
+
+    def here(make: Any) -> Any:
+        return lambda value, device: make(value) if device == "cuda" else None
+
+    stream = SimpleNamespace(cuda_stream=77)
+    cuda = SimpleNamespace(Stream=lambda: stream)
+    made = SimpleNamespace(cuda=cuda, zeros=here(torch.zeros), empty=here(torch.empty), tensor=here(torch.tensor))
+    monkeypatch.setattr(module, "torch", made)
+    monkeypatch.setattr(module, "Lane", lambda *parts: parts)
+    return module.open_lane(context, (16, 1, 32, 64), 0.5)
+
+
+def test_a_lane_gives_its_context_every_address_and_runs_in_its_own_stream(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = FakeContext()
+    stream, source, output, enqueue = lane_of(module, monkeypatch, context)
+    assert (source.shape, output.shape) == ((16, 1, 32, 64), (16, 2, 8, 16))
+    kept = enqueue.args[2]
+    assert {name: t.data_ptr() for name, t in kept.items()} == context.addresses, "and holds them"
+    assert (kept["lightness"] is source, kept["ab"] is output, kept["temperature"].item()) == (True, True, 0.5)
+    assert {t.dtype for t in kept.values()} == {torch.float32}
+    enqueue()
+    assert context.ran == [stream.cuda_stream]
+    regression = FakeContext()
+    regression.names, regression.num_io_tensors = ["lightness", "ab"], 2
+    lane_of(module, monkeypatch, regression)
+    assert set(regression.addresses) == {"lightness", "ab"}
+
+
+@pytest.mark.parametrize(
+    ("refuses", "words"),
+    [
+        ("context", "no execution context"),
+        ("shape", "the plan is not for (16, 1, 32, 64)"),
+        ("temperature", "the plan takes no temperature"),
+        ("to run", "the plan does not run"),
+    ],
+)
+def test_what_a_context_refuses_is_said(module: Any, monkeypatch: pytest.MonkeyPatch, refuses: str, words: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(words)):
+        lane_of(module, monkeypatch, FakeContext(refuses))[3]()
 
 
 def test_without_a_gpu_it_says_so(module: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

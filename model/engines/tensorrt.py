@@ -137,8 +137,8 @@ def open_lane(engine: trt.ICudaEngine, shape: tuple[int, int, int, int], tempera
     }
     for i in range(engine.num_io_tensors):  # a regression has no temperature
         name = engine.get_tensor_name(i)
-        context.set_tensor_address(name, tensors[name].data_ptr())
-
+        if not context.set_tensor_address(name, tensors[name].data_ptr()):
+            raise _LOGGER.failure(f"the plan takes no {name}")
     return Lane(stream, tensors["lightness"], tensors["ab"], partial(enqueue_in, context, stream, tensors))
 
 
@@ -168,8 +168,10 @@ def build_plan(
         config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     profile.set_shape("lightness", shape, shape, shape)
-    config.add_optimization_profile(profile)
-    if not config.set_timing_cache(config.create_timing_cache(timings), False):
+    if config.add_optimization_profile(profile) < 0:
+        raise _LOGGER.failure(f"the graph is not for {shape}")
+    earlier = config.create_timing_cache(timings)  # None where TensorRT cannot read them
+    if earlier is None or not config.set_timing_cache(earlier, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
