@@ -12,18 +12,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from skimage import color, data, transform
 
 from model.bins import no_bins
 from model.engines import int8, open_engine, prove_engine
 from model.engines.golden import golden_frames, reference
 from model.engines.int8 import SUFFIX, int8_graph, keep_int8
+from model.engines.mixed import dearest, restored
 from model.engines.openvino import OpenVINOEngine
 from model.engines.selftest import LIMITS, check_on, differences
 from model.networks.unet import UNet, UNetConfig
 from model.registry import PRETRAINED
 from model.weights import Model, load_model
 from pipeline.errors import EngineError
+from pipeline.infer import network_size
 
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is missing")
 
@@ -47,7 +50,9 @@ def photographs(h: int, w: int) -> np.ndarray:
 
 @needs_nncf
 @pytest.mark.parametrize("head", ["classification", "regression"])
-def test_int8_is_quantised_kept_and_opened(model: Model, head: str) -> None:
+def test_int8_is_quantised_kept_and_opened(model: Model, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if head == "classification":  # to try each convolution takes time, and is done for the other
+        monkeypatch.setattr(int8, "dearest", lambda *_: [])
     if head == "regression":
         torch.manual_seed(0)
         net = UNet(UNetConfig(bins=0, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
@@ -85,12 +90,18 @@ def test_the_graph_shipped_is_of_the_weights_shipped_and_computes_in_eight_bits(
     coarse = [
         n for n in convolutions if {makers[i].op_type for i in n.input[:2] if i in makers} == {"DequantizeLinear"}
     ]
-    assert len(coarse) == len(convolutions) - 1, "all but the annealed mean"
+    exact = [node.name for node in convolutions if node not in coarse]
+    notes = {note.key: note.value for note in model.metadata_props}
+    assert set(exact) == {name for name in notes["float32"].split(", ") if "onv" in name}
+    assert len(exact) <= 4, "the annealed mean, and at most three that were worth it"
+    (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    division = makers[softmax.input[0]]
+    assert [division.op_type, division.input[1]] == ["Div", "temperature"], "which is not quantised"
     weights = {t.name: t.data_type for t in model.graph.initializer}
     assert {weights[makers[n.input[1]].input[0]] for n in coarse} == {onnx.TensorProto.INT8}
 
 
-@pytest.mark.parametrize(("h", "w"), [(160, 224), (192, 192)])
+@pytest.mark.parametrize(("h", "w"), [(160, 224), (256, 160)])
 def test_the_graph_shipped_is_near_the_network_on_photographs_it_was_not_made_from(
     default: Model, h: int, w: int
 ) -> None:
@@ -105,6 +116,65 @@ def test_the_graph_shipped_is_near_the_network_on_photographs_it_was_not_made_fr
     difference = differences(pictures, reference(default, default.temperature, pictures), found)
     assert 0.05 < difference.mean() <= LIMITS["int8"].mean
     assert np.percentile(difference, 99) <= LIMITS["int8"].p99
+
+
+@pytest.mark.slow
+def test_the_graph_shipped_passes_at_every_size_that_pictures_are_computed_at(default: Model) -> None:
+    sizes = sorted({network_size(width, 400) for width in range(100, 1601, 2)})
+    assert len(sizes) == 19
+    engine, verdicts = prove_engine(default, "openvino", precision="int8", sizes=sizes)
+    with engine:
+        assert [(v.precision, v.problem) for v in verdicts] == [("int8", "")] * 19
+
+
+def test_int8_obeys_another_temperature_than_it_was_made_with(default: Model) -> None:
+    """The division by it is not quantised, as then no higher one could be had."""
+    engine, (verdict,) = prove_engine(default, "openvino", 1.0, precision="int8", sizes=[(64, 96)])
+    with engine:
+        assert (verdict.precision, verdict.problem) == ("int8", "")
+
+
+def two_convolutions(coarse: bool) -> onnx.ModelProto:
+    """A chain of two, a and b; or the same with Q/DQ, fine for b, and for the weights of a in steps of a third."""
+    rng = np.random.default_rng(0)
+    held, nodes, given = [], [], "lightness"
+    for name, shape, step in (("a", (4, 1, 3, 3), 1 / 3), ("b", (2, 4, 3, 3), 0.01)):
+        value, weight = rng.normal(0, 0.3, shape), f"weight {name}"
+        parts = {weight: value.astype(np.float32)}
+        if coarse:
+            whole = np.rint(value / step).clip(-127, 127).astype(np.int8)
+            parts = {f"whole {name}": whole, f"step {name}": np.float32(step), f"zero {name}": np.int8(0)}
+            parts |= {f"fine {name}": np.float32(0.05), f"middle {name}": np.uint8(128)}
+            pair = [f"fine {name}", f"middle {name}"]
+            nodes.append(helper.make_node("QuantizeLinear", [given, *pair], [f"quantised {name}"]))
+            nodes.append(helper.make_node("DequantizeLinear", [f"quantised {name}", *pair], [f"given {name}"]))
+            nodes.append(helper.make_node("DequantizeLinear", list(parts)[:3], [weight]))
+            given = f"given {name}"
+        held += [numpy_helper.from_array(np.asarray(part), key) for key, part in parts.items()]
+        nodes.append(helper.make_node("Conv", [given, weight], [f"out {name}"], name=name, pads=[1, 1, 1, 1]))
+        given = f"out {name}"
+    size = helper.make_tensor_value_info("lightness", onnx.TensorProto.FLOAT, ["n", 1, "h", "w"])
+    out = helper.make_tensor_value_info("out b", onnx.TensorProto.FLOAT, ["n", 2, "h", "w"])
+    unused = helper.make_tensor_value_info("temperature", onnx.TensorProto.FLOAT, [])  # as by a regression
+    graph = helper.make_graph(nodes, "two", [size, unused], [out], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_the_convolution_that_costs_most_is_found_and_can_be_restored() -> None:
+    exact, coarse = two_convolutions(False), two_convolutions(True)
+    picture = {"lightness": np.random.default_rng(1).normal(0, 1, (2, 1, 16, 16)).astype(np.float32)}
+    picture["temperature"] = np.array(0.38, np.float32)
+
+    def colours(graph: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, picture)[0]
+
+    before = np.abs(colours(coarse) - colours(exact)).mean()
+    after = {name: np.abs(colours(restored(coarse, exact, name)) - colours(exact)).mean() for name in ("a", "b")}
+    assert after["a"] < before / 3
+    assert after["b"] > before * 0.9
+    assert dearest(exact, coarse, [picture]) == ["a"]
+    assert dearest(exact, exact, [picture]) == []
 
 
 def test_a_picture_does_not_depend_on_its_batch_in_int8(default: Model) -> None:

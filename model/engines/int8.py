@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.cache import cache_folder
+from model.engines.golden import golden_frames
+from model.engines.mixed import Inputs, dearest
 from model.exported import cached_onnx
 from model.registry import PRETRAINED
 from model.sealed import UnfitError, keep, unsealed
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SUFFIX = ".int8.onnx"
+_ROUGHLY, _JUDGED = 100, 32  # pictures to find out with which convolutions are to stay in float32
+_UPRIGHT = (224, 160)  # (h, w) of the golden frames that it is seen on, too: 8 bits do worst on those
 _WEIGHTS = "weights"  # the graph's note of the SHA-256 of the model package that it is of
 
 
@@ -67,30 +71,44 @@ def quantised(model: Subject, pictures: NDArray[np.float32]) -> bytes:
     """The INT8 graph of a model as ONNX.
 
     pictures: (N, 1, h, w) L* 0..100, some hundred of what is to be coloured, h and w multiples of 32. Convolutions
-    become INT8 but for the annealed mean, as 8 bits are too few for small probabilities; weights are symmetric,
-    activations not, and range from the least to the greatest ever seen, as film has more contrast than photographs.
-    Raises EngineError where NNCF is missing.
+    become INT8 but for the few whose 8 bits cost most (see `dearest`). From the logits on all stays in float32, as 8
+    bits are too few for small probabilities, and would hold T to what it was. Weights are symmetric, activations not,
+    and range from the least to the greatest ever seen, as film has more contrast than photographs. Raises EngineError
+    where NNCF is missing.
     """
     if not can_quantise():
         raise EngineError("INT8 graphs are made by NNCF and ONNX Runtime; pip install nncf onnxruntime")
     import onnx
 
+    data = cached_onnx(model)
+    graph = onnx.load_from_string(data)
+    one_by_one = list(_inputs(graph, model.temperature, pictures[:, None]))
+    judged = [*_inputs(graph, model.temperature, pictures[None, :_JUDGED])]
+    judged += _inputs(graph, model.temperature, golden_frames(*_UPRIGHT)[None])
+    exact = _after_the_logits(graph)
+    exact += dearest(graph, _quantised(data, one_by_one[:_ROUGHLY], exact), judged)
+    made = _quantised(data, one_by_one, exact)
+    notes = {_WEIGHTS: model.sha256, "made_by": f"nncf {quantiser().__version__}", "float32": ", ".join(exact)}
+    onnx.helper.set_model_props(made, notes)
+    return bytes(made.SerializeToString())
+
+
+def _quantised(graph: bytes, inputs: Sequence[Inputs], exact: Sequence[str]) -> Any:
+    """A graph in INT8 but for the nodes of these names, calibrated on inputs, as an ONNX model."""
+    import onnx
+
     nncf = quantiser()
     ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
-
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    graph = onnx.load_from_string(cached_onnx(model))
     with contextlib.redirect_stdout(sys.stderr):  # NNCF draws its progress there
-        made = nncf.quantize(
-            graph,
-            nncf.Dataset(list(_inputs(graph, model.temperature, pictures))),
+        return nncf.quantize(
+            onnx.load_from_string(graph),
+            nncf.Dataset(list(inputs)),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(names=_means(graph)),
+            subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(names=list(exact)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
-    onnx.helper.set_model_props(made, {_WEIGHTS: model.sha256, "made_by": f"nncf {nncf.__version__}"})
-    return bytes(made.SerializeToString())
 
 
 def _shipped(model: Subject, folder: Path) -> bytes:
@@ -121,16 +139,19 @@ def _shipped(model: Subject, folder: Path) -> bytes:
     return graph
 
 
-def _means(graph: Any) -> list[str]:
-    """Names of the convolutions of probabilities in an ONNX model."""
-    probabilities = {name for node in graph.graph.node if node.op_type == "Softmax" for name in node.output}
-    return [node.name for node in graph.graph.node if node.op_type == "Conv" and node.input[0] in probabilities]
+def _after_the_logits(graph: Any) -> list[str]:
+    """Names of what divides the logits by the temperature, and of the convolutions of probabilities."""
+    softmaxes = [node for node in graph.graph.node if node.op_type == "Softmax"]
+    before, after = {node.input[0] for node in softmaxes}, {node.output[0] for node in softmaxes}
+    divisions = [node.name for node in graph.graph.node if node.op_type == "Div" and node.output[0] in before]
+    return divisions + [node.name for node in graph.graph.node if node.op_type == "Conv" and node.input[0] in after]
 
 
-def _inputs(graph: Any, temperature: float, pictures: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
+def _inputs(graph: Any, temperature: float, batches: NDArray[np.float32]) -> Iterator[Inputs]:
+    """batches: (any number, N, 1, h, w) L*."""
     has_temperature = "temperature" in [each.name for each in graph.graph.input]
     fixed = {"temperature": np.array(temperature, np.float32)} if has_temperature else {}
-    return ({"lightness": picture[None]} | fixed for picture in pictures)
+    return ({"lightness": batch} | fixed for batch in batches)
 
 
 def _path(model: Subject) -> Path:
