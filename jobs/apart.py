@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, ParamSpec, Self, TypeVar
@@ -65,6 +66,7 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self.debug), daemon=True)
+        resource_tracker.ensure_running()  # which takes signals that are blocked for its own, and starts but once
         before = signal.pthread_sigmask(
             signal.SIG_BLOCK, {signal.SIGINT}
         )  # inherited: Ctrl-C is this process's to act on
