@@ -94,8 +94,10 @@ def test_a_lost_driver_and_a_lost_head_cost_what_was_in_flight(
         wait_for(lambda: len(records(tmp_path)) >= 3 or process.poll() is not None)
         process.kill()
         process.communicate()
-        process = driver(nodes, films, out=tmp_path, delay=0.3)
-        head = nodes.nodes[0]  # without a worker of its own it would be missed by none: the others could do the rest
+        process = driver(
+            nodes, films, out=tmp_path, delay=2.0
+        )  # a worker elsewhere is not to finish before it is missed
+        head = nodes.nodes[0]
         wait_for(lambda: (len(records(tmp_path)) >= 8 and _works(head)) or process.poll() is not None)
         nodes.kill(head)
         _, errors = process.communicate(timeout=200)
