@@ -116,6 +116,7 @@ def spread(helpers: Iterable[Apart], calls: Iterable[Call]) -> Iterator[tuple[in
 
 def _serve(pipe: Connection[Any, Any], debug: bool) -> None:
     """Do as asked until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where something unblocks it
     if debug:
         log_everything()
     import pipeline.containers  # noqa: F401  (so that it is there when the first call comes)
