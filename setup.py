@@ -47,6 +47,7 @@ setup(
             "psutil>=7.2",
             "pytest>=9.2",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "ray[default]>=2.60",  # the cluster's Jobs API
             "ruff>=0.17",
             "scikit-image>=0.26",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tensors as small as these, threads wait longer than they work
+
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +18,14 @@ import pytest
 import torch
 from fakes import SIZE, content, run
 from media import write
+from tiny import tiny_unet
 
 from jobs.run import Run
+from model import export
 from model.bins import gamut_bins
-from model.networks.unet import UNet, UNetConfig
+from model.precision import GraphPrecision
 from model.weights import Model
+from pipeline.storage import write_bytes
 
 sys.modules.setdefault("openvino_telemetry", None)  # as model.silent does, for tests that import OpenVINO themselves
 
@@ -36,16 +43,40 @@ def ordinary_schedule() -> Iterator[None]:
     assert not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of this run's processes, new in each run: the cache, for tests that name none, and the exported graphs.
+
+    A graph takes seconds to export, so that each network is exported once, whatever it is called.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    usual = export.to_onnx
+
+    def exported_once(model: Model, precision: GraphPrecision = "fp32") -> bytes:
+        digest = hashlib.sha256(
+            f"{model.network.config} {model.network} {model.bins.space} {model.temperature} {precision}".encode()
+        )
+        digest.update(model.bins.centers)
+        for name, tensor in model.network.state_dict().items():
+            if not name.endswith("num_batches_tracked"):  # which a package does not hold
+                digest.update(name.encode())
+                digest.update(tensor.numpy())
+        path = folder / "graphs" / f"{digest.hexdigest()}.onnx"
+        if not path.exists():
+            write_bytes(path, usual(model, precision))
+        return path.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(export, "to_onnx", exported_once)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def model() -> Model:
     """A tiny network of random weights whose colours spread."""
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1)))
-    for _ in range(3):
-        net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight, std=1.0)
-    net = net.eval().requires_grad_(False)
-    return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+    return Model("tiny", "ab" * 32, tiny_unet(), gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from skimage import data, transform
+from tiny import tiny_unet
 
 from jobs.compiling import calibration_pictures, default_sizes, parse_sizes
 from jobs.compiling_cli import _DEVICES, compile_command
@@ -26,7 +27,6 @@ from model.engines import selftest
 from model.engines.golden import reference
 from model.engines.openvino import has_bf16
 from model.engines.torch import TorchEngine
-from model.networks.unet import UNet, UNetConfig
 from model.weights import save_model
 
 
@@ -36,14 +36,9 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
-    for _ in range(3):
-        net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight, std=1.0)
     path = tmp_path_factory.mktemp("models") / "film.safetensors"
     prior = np.full(313, 1 / 313, np.float32)
-    save_model(path, network=net.eval(), bins=gamut_bins(), prior=prior, temperature=0.38, training={}, metrics={})
+    save_model(path, network=tiny_unet(), bins=gamut_bins(), prior=prior, temperature=0.38, training={}, metrics={})
     return path
 
 

@@ -12,10 +12,10 @@ import torch
 from skimage import color, data, transform
 from torch import nn
 
+from model import export
 from model.bins import gamut_bins, no_bins
 from model.engines.golden import reference
 from model.engines.selftest import LIMITS, differences
-from model.export import to_onnx
 from model.exported import cached_onnx
 from model.lowering import lowered
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
@@ -49,7 +49,7 @@ def models() -> dict[str, Model]:
 @pytest.fixture(scope="module")
 def halves(models: dict[str, Model]) -> dict[str, bytes]:
     """The graphs in float16, exported once as each takes seconds."""
-    return {name: to_onnx(model, "fp16") for name, model in models.items()}
+    return {name: export.to_onnx(model, "fp16") for name, model in models.items()}
 
 
 def pictures(h: int, w: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_precision_lies_in_the_graph(halves: dict[str, bytes], name: str) -> Non
 
 
 def test_bfloat16_is_a_valid_graph(models: dict[str, Model]) -> None:
-    inside, mean, ends = types(to_onnx(models["unet"], "bf16"))
+    inside, mean, ends = types(export.to_onnx(models["unet"], "bf16"))
     assert set(inside) == {onnx.TensorProto.BFLOAT16}
     assert set(mean) == set(ends) == {onnx.TensorProto.FLOAT}
 

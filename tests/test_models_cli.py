@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import tiny_unet
 
 from jobs.cli import main
 from jobs.models_cli import models
@@ -21,7 +22,6 @@ from model.complexity import complexity
 from model.engines import selftest
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.eccv16 import ECCV16, ECCV16Config
-from model.networks.unet import UNet, UNetConfig
 from model.published import IMPORTERS
 from model.weights import save_model
 
@@ -44,13 +44,9 @@ def sha256(path: Path) -> str:
 
 
 def write_package(path: Path) -> Path:
-    torch.manual_seed(0)
-    net = UNet(UNetConfig(bins=313, widths=(4, 8, 8, 8, 8), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))
-    net(torch.rand(4, 1, 64, 64) * 100)
-    torch.nn.init.normal_(net.head.weight)
-    prior = np.full(313, 1 / 313)
-    metrics = {"auc": 91.5}
-    save_model(path, network=net, bins=gamut_bins(), prior=prior, temperature=0.38, training=TRAINING, metrics=metrics)
+    prior, metrics = np.full(313, 1 / 313), {"auc": 91.5}
+    kind = {"network": tiny_unet(), "bins": gamut_bins(), "prior": prior, "temperature": 0.38}
+    save_model(path, **kind, training=TRAINING, metrics=metrics)
     return path
 
 

@@ -21,13 +21,12 @@ from model.engines import prove_engine
 from model.engines.golden import golden_frames, reference
 from model.engines.openvino import OpenVINOEngine, cpu_settings, has_bf16
 from model.engines.selftest import LIMITS, differences
-from model.export import to_onnx
+from model.exported import cached_onnx
 from model.sealed import keep, unsealed
 from model.weights import Model
 from pipeline.errors import EngineError
 
 PICTURES = golden_frames(64, 96)
-GRAPHS: dict[str, bytes] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -35,18 +34,6 @@ def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where compiled graphs are kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "reelcolor" / "openvino"
-
-
-@pytest.fixture(autouse=True)
-def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each model is exported once for all tests here."""
-
-    def exported(model: Model) -> bytes:
-        if model.sha256 not in GRAPHS:
-            GRAPHS[model.sha256] = to_onnx(model)
-        return GRAPHS[model.sha256]
-
-    monkeypatch.setattr(module, "cached_onnx", exported)
 
 
 @pytest.fixture
@@ -178,7 +165,7 @@ def test_another_networks_graph_under_a_good_seal_colours_nothing(model: Model) 
     core, settings = openvino.Core(), cpu_settings("fp32", 2)
     with OpenVINOEngine(model, 0.38, 2, "fp32") as engine:
         for h, w in ((64, 96), (32, 64)):
-            graph = core.read_model(GRAPHS[model.sha256])
+            graph = core.read_model(cached_onnx(model))
             graph.reshape({"lightness": [1, 1, h, w]})
             other = [ops.negative(result.input_value(0)) for result in graph.get_results()]
             stream = io.BytesIO()
