@@ -20,6 +20,7 @@ from fakes import SIZE, content, run
 from media import write
 from tiny import tiny_unet
 
+from jobs import pool
 from jobs.run import Run
 from model import export
 from model.bins import gamut_bins
@@ -28,6 +29,9 @@ from model.weights import Model
 from pipeline.storage import write_bytes
 
 sys.modules.setdefault("openvino_telemetry", None)  # as model.silent does, for tests that import OpenVINO themselves
+
+with pool.environment(pool._settings()):  # whether there are tokens, Ray reads when it is imported, once in a process
+    import ray  # noqa: F401
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
