@@ -59,5 +59,5 @@ setup(
         "s3-test": ["flask>=3.1", "flask-cors>=6.0", "moto[s3]>=5.2"],  # a server on this machine
         "cluster": ["ray[default]>=2.60"],  # the job client here, the dashboard with its Jobs API on the head
     },
-    entry_points={"console_scripts": ["reelcolor=jobs.cli:main"]},
+    entry_points={"console_scripts": ["reelcolor=jobs.start:main"]},
 )

@@ -67,9 +67,8 @@ class Apart:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self.debug), daemon=True)
         resource_tracker.ensure_running()  # which takes signals that are blocked for its own, and starts but once
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: Ctrl-C is this process's to act on
+        # Inherited: Ctrl-C is this process's to act on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
         finally:
@@ -130,4 +129,7 @@ def _serve(pipe: Connection[Any, Any], debug: bool) -> None:
             answer: tuple[bool, Any] = (True, function(*args, **kwargs))
         except Exception as e:  # the boundary of the process: it goes to the caller
             answer = (False, e if isinstance(e, ReelcolorError) else RuntimeError(f"{type(e).__name__}: {e}"))
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except ConnectionError:  # nobody waits for it any more
+            return

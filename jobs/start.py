@@ -1,0 +1,14 @@
+"""What the shell calls as `reelcolor`."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Run the command; Ctrl-C ends it without a word while it is still being read in."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from jobs.cli import main as command
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command()
