@@ -291,15 +291,20 @@ def test_a_run_onto_a_store_makes_what_a_local_one_makes(
     assert store.calls.count("find") == 1
 
 
+def left_by_an_interrupted_run(film: Path, store: type[Counting], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the segments that are on the store when Ctrl-C comes before they are put together."""
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.tasks.AssembleTask.run", interrupt)
+        assert run(film, out=place("counting://b/out")).interrupted
+    return [name for name in names(store) if name.endswith(".seg")]
+
+
 @pytest.mark.usefixtures("no_ray")
 def test_what_a_job_keeps_on_a_store_is_found_and_removed(
     film: Path, store: type[Counting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = place("counting://b/out")
-    with monkeypatch.context() as patch:
-        patch.setattr("jobs.tasks.AssembleTask.run", interrupt)
-        assert run(film, out=out).interrupted
-    media = [name for name in names(store) if name.endswith(".seg")]
+    media = left_by_an_interrupted_run(film, store, monkeypatch)
     (job,) = jobs_of(out)
     kept = kept_by(job)
     assert (kept.files, kept.bytes) == (len(media), sum(len(store.store[name].getvalue()) for name in media))
@@ -313,10 +318,7 @@ def test_what_is_damaged_on_the_store_is_done_again(
     film: Path, reference: Any, store: type[Counting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = place("counting://b/out")
-    with monkeypatch.context() as patch:
-        patch.setattr("jobs.tasks.AssembleTask.run", interrupt)
-        assert run(film, out=out).interrupted
-    media = [name for name in names(store) if name.endswith(".seg")]
+    media = left_by_an_interrupted_run(film, store, monkeypatch)
     assert len(media) > 3
     store.store[media[1]].getbuffer()[5] ^= 1
     made: list[str] = []
