@@ -143,7 +143,10 @@ class AssembleTask:
     def run(self, _colorizer: Colorizer | None, _progress: Callable[[int], None]) -> Done:  # noqa: D102
         ledger = ReelLedger(self.folder)
         check_room(self.reel.output.parent, sum(record.file.bytes for record in self.records))
-        replace = self.replace or ledger.announced() == self.reel.name  # by an attempt that was ended after it
+        begun = ledger.announced() == self.reel.name  # by an attempt that was ended after it
+        if begun:
+            ledger.sweep(self.reel.targets())
+        replace = self.replace or begun
         if not replace and (there := self.reel.existing()):
             raise self._occupied(str(there))
         item = self.reel.item

@@ -22,6 +22,7 @@ from PIL import Image
 from jobs import pool
 from jobs.ledger import FOLDER, ReelLedger
 from jobs.run import Run
+from jobs.tasks import AssembleTask
 from pipeline import storage
 from pipeline.errors import StorageError
 
@@ -407,6 +408,22 @@ def test_an_output_that_appears_meanwhile_is_kept(film: Path, tmp_path: Path, mo
     assert "exists; --overwrite" in str(run(film, out=tmp_path).results[0].error)
     assert (tmp_path / "film.mkv").read_text() == "precious"
     assert statuses(run(film, out=tmp_path, overwrite=True)) == ["done"]
+    assert no_leftovers(tmp_path)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_worker_killed_as_it_put_the_output_together_leaves_nothing(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = AssembleTask.run
+
+    def after_another(task: AssembleTask, *rest: Any) -> Any:
+        ReelLedger(task.folder).announce(task.reel.name)
+        (tmp_path / ".film.mkv.a1b2c3.part.mkv").write_bytes(b"half")
+        return second(task, *rest)
+
+    monkeypatch.setattr(AssembleTask, "run", after_another)
+    assert statuses(run(film, out=tmp_path)) == ["done"]
     assert no_leftovers(tmp_path)
 
 
