@@ -5,19 +5,18 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Iterator
 from typing import Any, cast
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pipeline import jpegs, pngs
 from pipeline.errors import InputError, UnsupportedError
 from pipeline.frames import Plane
 from pipeline.pictures import ImageFormat, Picture
-from pipeline.profiles import profile_space, to_srgb
+from pipeline.profiles import is_srgb, profile_space, to_srgb
 from pipeline.rendering import output_profile
 
 # Pixels are bounded by Limits.image_pixels from the header, before anything is decoded.
@@ -77,8 +76,8 @@ class RasterFile:
         profile = output_profile(picture)
         replaced = profile if profile != picture.icc else None
         if self._kind == "jpeg":
-            assert isinstance(self._image, JpegImagePlugin.JpegImageFile)
-            self._out = jpegs.encode(self._image, self._data, rgb, replaced, drop_profile=profile != picture.icc)
+            lightness = picture.pixels if _in_srgb(picture) else rgb
+            self._out = jpegs.encode(self._data, rgb, lightness, replaced, drop_profile=profile != picture.icc)
         elif self._kind == "png":
             self._out = pngs.encode(self._data, with_alpha(rgb, picture.alpha), drop_profile=profile != picture.icc)
         elif self._kind == "webp":
@@ -96,11 +95,11 @@ class RasterFile:
         return bytes(self._image.info.get("exif") or b"")
 
     def _webp(self, pixels: Plane, profile: bytes | None) -> bytes:
+        """Without loss, whatever the source: VP8 has 220 codes of luma, and cannot hold lightness to one of 256."""
         out = io.BytesIO()
-        lossless = b"VP8L" in (name for name, _ in _riff_chunks(self._data))
         info = self._image.info
         Image.fromarray(pixels).save(
-            out, "WEBP", lossless=lossless, quality=80 if lossless else 95, method=4, exact=True,
+            out, "WEBP", lossless=True, quality=80, method=4, exact=True,
             icc_profile=profile or b"", exif=self._exif(), xmp=info.get("xmp", b""),
         )  # fmt: skip
         return out.getvalue()
@@ -145,6 +144,12 @@ def cmyk_to_rgb(cmyk: NDArray[Any], icc: bytes | None) -> tuple[Plane, str]:
     return np.rint(light[..., :3] * light[..., 3:] * peak).astype(cmyk.dtype), "converted from CMYK to RGB"
 
 
+def _in_srgb(picture: Picture) -> bool:
+    """Whether the codes are sRGB's: a CMYK profile has been applied, and a grey one tells another curve."""
+    space = profile_space(picture.icc)
+    return space in (None, "cmyk") or (space == "rgb" and picture.icc is not None and is_srgb(picture.icc))
+
+
 def _plain_mode(image: Image.Image) -> str:
     """The 8-bit mode that holds what `image` does; bilevel becomes 0 and 255."""
     transparent = "transparency" in image.info
@@ -159,14 +164,6 @@ def _plain_mode(image: Image.Image) -> str:
     if image.mode == "RGBX":
         return "RGB"
     raise UnsupportedError(f"has pixels of the kind {image.mode}; convert it to 8 or 16 bit grey or RGB")
-
-
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    at = 12
-    while at + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
-        yield name, length
-        at += 8 + length + length % 2
 
 
 def _bmp(source: bytes, pixels: Plane) -> bytes:
