@@ -127,8 +127,10 @@ def options_of(info: StreamInfo, settings: EncoderSettings, family: Family) -> I
     crf = family.crf if settings.crf is None else settings.crf
     rate = (("crf", f"{crf:g}"), ("preset", settings.preset or cast(str, family.preset)))
     if settings.codec == "h264":
-        # Scaled references are not defined for fields in x264; saying so keeps it from warning.
-        yield (*rate, ("weightp", "0")) if info.interlaced else rate
+        # Scaled references are not defined for fields in x264; saying so keeps it from warning. It learns the fields'
+        # order from the first picture, too late for the picture timing of those that it looks ahead.
+        fields = ("weightp", "0"), ("x264-params", "bff=1" if info.field_order == "bff" else "tff=1")
+        yield (*rate, *fields) if info.interlaced else rate
     elif settings.codec == "hevc":
         # The number of frame threads changes the bits. x265 4.2 writes past a row of its lookahead when a picture is
         # narrower than 64 unless cutree is off (seen with valgrind).
