@@ -43,6 +43,7 @@ class _Picture:
     chroma: tuple[Plane, Plane] | None
     pts: int
     duration: int
+    progressive: bool
 
 
 def decode_segment(
@@ -241,7 +242,7 @@ def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -
     luma, chroma = read_planes(frame, layout, info.color.matrix)
     told = 0 if info.field_packets else int(frame.duration or 0)  # that would be the first field's
     duration = told if info.timestamps else int(not info.decoding_times)
-    return _Picture(luma, chroma, pts, duration)
+    return _Picture(luma, chroma, pts, duration, info.mixed_fields and not frame.interlaced_frame)
 
 
 def _batch_pictures(info: StreamInfo) -> int:
@@ -259,6 +260,7 @@ def _batch(pictures: list[_Picture], warmup: int) -> FrameBatch:
         pts=np.array([p.pts for p in pictures], np.int64),
         duration=np.array([p.duration for p in pictures], np.int64),
         chroma=(_stack([cb for cb, _ in chroma]), _stack([cr for _, cr in chroma])) if chroma else None,
+        progressive=np.array([p.progressive for p in pictures], np.bool_),
         warmup=warmup,
     )
 

@@ -17,6 +17,7 @@ from pipeline.codecs import NVENC, PROFILES, EncoderSettings
 from pipeline.encoders import EncoderSpec, open_encoder, resolve_encoder
 from pipeline.errors import EngineError
 from pipeline.frames import Plane, SegmentFile
+from pipeline.h264 import marked_progressive
 from pipeline.lumamap import LumaMap
 from pipeline.packets import PacketWriter, SegmentHeader
 from pipeline.planes import pixel_layout
@@ -35,6 +36,7 @@ class SegmentWriter:
         self._luma_digest = hashlib.sha256()
         self._pts: list[int] = []
         self._durations: dict[int, int] = {}
+        self._progressive: set[int] = set()
         self._clipped = 0
         self._result: SegmentFile | None = None
         self._stack = ExitStack()
@@ -58,11 +60,12 @@ class SegmentWriter:
             else:
                 stack.__exit__(kind, error, trace)
 
-    def write(self, luma: Plane, cb: Plane, cr: Plane, pts: int, duration: int) -> None:
+    def write(self, luma: Plane, cb: Plane, cr: Plane, pts: int, duration: int, progressive: bool = False) -> None:
         """Code one frame.
 
         luma: (H, W) codes of the source's depth. cb, cr: (Hc, Wc) codes of the output's depth.
         pts, duration: in the spec's time base, pts rising from frame to frame; duration 0 where unknown.
+        progressive: mark it so in a stream of fields, where the codec marks each picture (H.264 of x264, FFV1).
         Raises EngineError where the encoder fails, StorageError where the file cannot be written.
         """
         shapes = ((self._spec.height, self._spec.width), self._size, self._size)
@@ -76,7 +79,10 @@ class SegmentWriter:
         frame.pts, frame.time_base = pts, self._spec.time_base
         self._pts.append(pts)
         self._durations[pts] = duration
-        self._encode(self._fields.mark(frame) if self._fields else frame)
+        if progressive:
+            self._progressive.add(pts)
+        unmarked = progressive and self._spec.codec == "ffv1"
+        self._encode(self._fields.mark(frame) if self._fields and not unmarked else frame)
 
     def result(self) -> SegmentFile:
         """What was written, once the block has ended."""
@@ -99,7 +105,9 @@ class SegmentWriter:
             raise _failed(self._spec, self._path, e) from e
         for packet in packets:
             pts = cast(int, packet.pts)
-            self._packets.add(packet, pts, self._durations.pop(pts), packet.is_keyframe)
+            one_moment = pts in self._progressive and self._spec.encoder == "libx264"
+            payload = marked_progressive(bytes(packet)) if one_moment else packet
+            self._packets.add(payload, pts, self._durations.pop(pts), packet.is_keyframe)
 
     def _finish(self) -> None:
         if self._pts:

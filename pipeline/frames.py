@@ -76,6 +76,7 @@ class StreamInfo:
     sar: Fraction = Fraction(1)
     rotation: int = 0  # degrees counter-clockwise that a player applies: 0, 90, 180, 270
     field_order: FieldOrder = "progressive"
+    mixed_fields: bool = False  # interlaced, but some pictures say that they are progressive
     field_packets: bool = False  # a picture is two packets, one a field
     warnings: tuple[str, ...] = ()
 
@@ -132,6 +133,7 @@ class FrameBatch:
     luma: (N, H, W) code values at the source's bit depth, uint8 up to 8 bits and uint16 above (low bits used).
     chroma: the source's own (Cb, Cr), each (N, Hc, Wc) at the same depth, or None where the source is grey.
     pts, duration: (N,) int64 in the stream's time base; duration 0 where the source does not tell.
+    progressive: (N,) whether a picture is of one moment, in a stream that is interlaced otherwise.
     warmup: how many leading pictures only prime the temporal state and are not written.
     """
 
@@ -139,6 +141,7 @@ class FrameBatch:
     pts: NDArray[np.int64]
     duration: NDArray[np.int64]
     chroma: tuple[Plane, Plane] | None = None
+    progressive: NDArray[np.bool_] | None = None
     warmup: int = 0
 
     def __post_init__(self) -> None:

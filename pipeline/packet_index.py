@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from pipeline.skim import SKIMMING, is_indexed, skim
 from pipeline.storage import is_local
 from pipeline.stores import StorePath
 
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
 _COMPARED = 24  # packets listed both ways before a file is listed without its pictures
 
 
@@ -34,7 +37,7 @@ class PacketIndex:
     keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
     field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then. shapes: what
     pictures are like, where headers differ. fields: how many pictures say that they are interlaced, top and bottom
-    field first, in MPEG-2, where each says so.
+    field first, in H.264 and MPEG-2, where each says so.
     """
 
     pts: NDArray[np.int64]
@@ -77,12 +80,19 @@ def _kept_index(source: Source, _signature: tuple[Any, ...]) -> PacketIndex:
 def _light_index(source: Source) -> PacketIndex:
     """The index of a file on a store: of an MP4 or MOV without reading its pictures.
 
-    Where the first packets are not the same without their content, and in other containers, all of the file is read.
+    Where the first packets are not the same without their content, where pictures may be interlaced, which they say
+    themselves, and in other containers, all of the file is read.
     """
     with open_media(source) as container:
-        light = is_indexed(container)
+        context = main_stream(container, source).codec_context
+        light = is_indexed(container) and not _may_be_interlaced(context)
     light = light and _read_index(source, _COMPARED, skimming=True).equals(_read_index(source, _COMPARED))
     return _read_index(source, skimming=light)
+
+
+def _may_be_interlaced(context: VideoCodecContext) -> bool:
+    codec = context.codec.canonical_name
+    return codec == "mpeg2video" or (codec == "h264" and FieldPairs(context.extradata).possible)
 
 
 def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
@@ -115,8 +125,13 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
                 watch.see(packet, len(pts) - 1)
             if mpeg2 and shown[-1]:
                 interlaced[mpeg2_fields(packet)] += 1
-            if fields and fields.possible and fields.completes(bytes(packet)):
-                shown[-1], duration[-2], apart = False, 0, True
+            if fields and packet.has_sidedata("new_extradata"):
+                fields.configure(bytes(packet.get_sidedata("new_extradata")))
+            if fields and (fields.possible or keyframe[-1]):
+                if fields.completes(bytes(packet)):
+                    shown[-1], duration[-2], apart = False, 0, True
+                elif shown[-1]:
+                    interlaced[fields.order] += 1
     return PacketIndex(
         np.array(pts, np.int64),
         np.array(dts, np.int64),

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Chapter", "OtherStream", "chapters", "open_media", "other_streams", "probe", "scan_source"]
 
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS of a demuxer; of a format asked for by name, PyAV gives the muxer's
-_FEW = 10  # one picture in so many may be interlaced in a film that is not, and has fields mixed
 _LOOKED_AT = 24  # pictures decoded to see whether their order is told: more than any reordering spans
 
 
@@ -137,18 +136,17 @@ def _describe(
         sar=stream.sample_aspect_ratio or Fraction(1),
         rotation=degrees,
         field_order=order,
+        mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,
         warnings=tuple(warnings),
     )
 
 
 def _fields(context: VideoCodecContext, frame: av.VideoFrame, index: PacketIndex) -> tuple[FieldOrder, list[str]]:
-    """As `field_order`; where MPEG-2 begins with a progressive picture, by what most of its interlaced ones say."""
+    """As `field_order`; where the first picture is progressive, by what most of the interlaced ones say."""
     top, bottom = index.fields
     if frame.interlaced_frame or not top + bottom:
         return field_order(context, frame)
-    if (top + bottom) * _FEW <= index.shown.sum():
-        return "progressive", []
     return ("tff" if top >= bottom else "bff"), [
         f"{top + bottom} of its pictures are interlaced, and all are treated so"
     ]

@@ -55,7 +55,8 @@ def colorize_segment(
     with SegmentWriter(spec, out) as writer:
         for batch in decode_segment(source, info, segment, warmup_frames(info.fps), report, gpu_decoding):
             for i, (cb, cr) in _painted(batch, painters, spec):
-                writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]))
+                one_moment = batch.progressive is not None and bool(batch.progressive[i])
+                writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]), one_moment)
             if progress:
                 progress(len(batch) - batch.warmup)
     written = writer.result()

@@ -149,6 +149,22 @@ def with_fields(shown: av.VideoFrame, order: str) -> av.VideoFrame:
     return graph.vpull()
 
 
+def shown_fields(frames: Sequence[av.VideoFrame]) -> str:
+    """T, B or P for each frame, as FFmpeg's showinfo filter prints it."""
+    graph = av.filter.Graph()
+    size = f"video_size={frames[0].width}x{frames[0].height}:pix_fmt={frames[0].format.name}:time_base=1/90000"
+    graph.link_nodes(graph.add("buffer", size), graph.add("showinfo"), graph.add("buffersink")).configure()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as lines:
+            for shown in frames:
+                graph.vpush(shown)
+                graph.vpull()
+    finally:
+        av.logging.set_level(None)
+    return "".join(text.split(" i:")[1][0] for _, _, text in lines if " i:" in text)
+
+
 def ticks(deltas: Iterable[int], start: int = 0) -> list[int]:
     """Timestamps with these gaps between them."""
     pts = [start]

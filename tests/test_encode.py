@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from media import shown_fields
 from reels import QUICK, decode_segment_file, files_up_to, luma_of, noise, stream_info, write_segment
 
 from pipeline.encode import PROFILES, EncoderSettings, LumaMap, SegmentWriter, resolve_encoder
@@ -174,23 +174,7 @@ def test_interlaced_stays_interlaced(tmp_path: Path, codec: str, order: str) -> 
     frames = decode_segment_file(spec, segment)
     assert len(frames) == 3
     assert all(frame.interlaced_frame for frame in frames)
-    assert shown_fields(frames) == [{"tff": "T", "bff": "B"}[order]] * 3
-
-
-def shown_fields(frames: list[av.VideoFrame]) -> list[str]:
-    """T, B or P for each frame, as FFmpeg's showinfo filter prints it."""
-    graph = av.filter.Graph()
-    size = f"video_size={frames[0].width}x{frames[0].height}:pix_fmt={frames[0].format.name}:time_base=1/90000"
-    graph.link_nodes(graph.add("buffer", size), graph.add("showinfo"), graph.add("buffersink")).configure()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        with av.logging.Capture() as lines:
-            for frame in frames:
-                graph.vpush(frame)
-                graph.vpull()
-    finally:
-        av.logging.set_level(None)
-    return [text.split(" i:")[1][0] for _, _, text in lines if " i:" in text]
+    assert shown_fields(frames) == 3 * {"tff": "T", "bff": "B"}[order]
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])

@@ -124,8 +124,17 @@ def remuxed(source: Path, path: Path) -> Path:
     return path
 
 
-def test_few_interlaced_pictures_are_said(tmp_path: Path) -> None:
+def test_few_interlaced_pictures_are_enough(tmp_path: Path) -> None:
     path = spliced(tmp_path, "mpeg2video", {"frames": 70}, {"interlaced": True})
+    info = probe(Source(str(path)))
+    assert (info.field_order, info.mixed_fields) == ("tff", True)
+    batches = list(decode_frames(Source(str(path)), info))
+    marks = [bool(mark) for b in batches if b.progressive is not None for mark in b.progressive]
+    assert marks == [True] * 69 + [False] * 6, "FFmpeg drops a picture where a sequence of another kind begins"
+
+
+def test_interlaced_pictures_that_no_header_told_of_are_said(tmp_path: Path) -> None:
+    path = spliced(tmp_path, "mpeg4", {}, {"interlaced": True})
     info, report = probe(Source(str(path))), DecodeReport()
     assert (info.field_order, info.warnings) == ("progressive", ())
     assert list(decode_frames(Source(str(path)), info, report))

@@ -487,6 +487,7 @@ def test_an_album_on_a_store_becomes_what_the_local_one_becomes(
     ("name", "settings"),
     [
         ("a.mp4", {"b_frames": 2}),
+        ("a.mp4", {"interlaced": True, "height": 64}),
         ("a.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
         ("a.mp4", {"codec": "mpeg4", "b_frames": 1}),
         ("a.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
@@ -499,7 +500,9 @@ def test_an_index_read_without_the_pictures_is_the_whole_one(
     path = write(tmp_path / name, frames=200, **settings)
     url = put(path, f"counting://b/{name}")
     store.read.clear()
-    assert packet_index(Source(url)).equals(packet_index(Source(str(path))))
+    found, whole = packet_index(Source(url)), packet_index(Source(str(path)))
+    assert found.equals(whole)
+    assert found.fields == whole.fields
 
 
 def noise(n: int, width: int, height: int, depth: int = 8) -> Any:
