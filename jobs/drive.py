@@ -1,26 +1,23 @@
-"""Tasks onto workers: order, retries, and what to do when a worker dies, its machine goes, or it takes too long.
+"""Tasks onto workers: who does what next, and what follows when a worker dies, its machine goes, or it takes too long.
 
-A worker's death is blamed on the tasks it had in flight. These are run again one at a time, so that the innocent finish
-and the guilty one is known; a task that was in flight at two deaths, at the second alone, is given up. A machine that
-is lost with its workers is nobody's fault; its tasks are run again like others, up to a limit. Where a machine has too
-little memory, the worker that is ended need not be the one that takes it: there is a third time, one suspect at a time.
+Whether a task that went wrong is done again is for `retries.py` to say, which one takes too long for `stragglers.py`.
 
-Workers may have different engines, and come and go. Near the end, when some have nothing to do, a task that takes much
-longer than others of its weight is given to a second worker of the same engine, and the first result counts. Workers
-that stay without anything to do are given back.
+Workers may have different engines, and come and go. Near the end, when some have nothing to do, a straggler is given to
+a second worker of the same engine, and the first result counts. Workers that stay without a task are given back.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from jobs.backlog import Backlog
-from jobs.failures import Failure, FailureKind
+from jobs.failures import Failure
 from jobs.hands import Census, Hand, Inbox, Listener, WorkerDied
+from jobs.retries import Retry, RetryPolicy
 from jobs.stations import News, Station, dispensable
+from jobs.stragglers import Pace
 from jobs.tasks import Outcome, Task
 from jobs.worker import IN_FLIGHT
 from pipeline.errors import EngineError
@@ -28,14 +25,8 @@ from pipeline.errors import EngineError
 TICK = 0.25  # seconds between progress reports
 _ASKED = 0.02  # seconds a worker, likewise: many are asked less often
 _OPENINGS = 3  # deaths of workers while they open the engine, after which no more are started
-_RETRIES: Mapping[FailureKind, int] = {"internal": 1, "memory": 1, "storage": 5}  # of kinds of failure that may pass
-_BACKOFF = 1.0  # seconds before the first retry after an error of storage; twice that before the next, and so on
-_NODE_DEATHS = 5  # at which a task was in flight, after which it is a suspect
 _REST = 30.0  # seconds that a worker whose disk is full is given nothing, where another has room
-_SLOW = 2.0  # times longer than its weight lets expect, that a task takes before it is given to a second worker
-_SLOW_SECONDS = 10.0  # and at least so long
 _PATIENCE = 60.0  # seconds that reels wait for a worker with their engine to come back
-_MORE_MEMORY = "; fewer workers a machine (--cpus-per-worker, --workers) leave more memory to each"
 _LOOK = 1.0  # seconds between looks at how many workers there may be, and for what one with nothing to do could do
 
 
@@ -57,10 +48,8 @@ class Drive:
         self._sole: Station | None = None  # that was given a suspect while no other had one
         self._backlog: Backlog
         self._copies: Counter[str] = Counter()  # flights of a task that has no result yet
-        self._deaths: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()  # times that a task was in flight when its machine went
-        self._tries: Counter[tuple[str, FailureKind]] = Counter()
-        self._pace: dict[str, tuple[float, int]] = {}  # engine → seconds and weight of what it has done
+        self._policy = RetryPolicy()
+        self._pace = Pace()
         self._seen: dict[str, float] = {}  # engine → when a worker last had it
         self._stillborn = self._dismissed = self._retries = self._doubled = 0
         self._told = self._staffed = float("-inf")
@@ -155,7 +144,7 @@ class Drive:
             return  # the other copy was first, or the reel has failed
         if not isinstance(outcome, Failure):
             del self._copies[task.key]
-            self._measure(str(station.key), task, self._inbox.now() - begun)
+            self._pace.measure(str(station.key), task, self._inbox.now() - begun)
             self._backlog.follow(self._listener.succeeded(task, outcome))
         elif self._last_copy(task):
             if outcome.no_room and self._spare(station):
@@ -173,11 +162,6 @@ class Drive:
         full.rests_until = now + _REST
         return True
 
-    def _measure(self, key: str, task: Task, seconds: float) -> None:
-        if task.needs_engine:
-            before, weight = self._pace.get(key, (0.0, 0))
-            self._pace[key] = before + seconds, weight + task.weight
-
     def _last_copy(self, task: Task) -> bool:
         """One flight of the task less; whether it was the last."""
         self._copies[task.key] -= 1
@@ -187,21 +171,22 @@ class Drive:
         return True
 
     def _missed(self, task: Task, outcome: Failure) -> None:
-        """Try again what may pass: later, and later still, where storage is at fault."""
-        tries = self._tries[task.key, outcome.kind]
-        if tries >= _RETRIES.get(outcome.kind, 0):
-            self._give_up(task, outcome)
-            return
-        self._tries[task.key, outcome.kind] += 1
-        self._retries += 1
-        self._listener.note(f"{task.name} is tried again: {outcome.message}")
-        if outcome.kind == "storage":
-            seconds = _BACKOFF * 2**tries * random.uniform(0.5, 1.5)
-            self._backlog.delay(task.again(), self._inbox.now() + seconds)
-        elif outcome.kind == "memory":
-            self._backlog.suspect(task.again())  # alone on its worker it may have enough
-        else:
+        verdict = self._policy.after_failure(task, outcome)
+        if isinstance(verdict, Retry):
+            self._retries += 1
+            self._listener.note(f"{task.name} is tried again: {outcome.message}")
+        self._follow(task, verdict)
+
+    def _follow(self, task: Task, verdict: Retry | Failure) -> None:
+        """Do what the policy says of a task that went wrong."""
+        if isinstance(verdict, Failure):
+            self._give_up(task, verdict)
+        elif verdict.delay:
+            self._backlog.delay(task.again(), self._inbox.now() + verdict.delay)
+        elif verdict.company == "any":
             self._backlog.again(task.again())
+        else:
+            self._backlog.suspect(task.again(), last=verdict.company == "sole suspect")
 
     def _give_up(self, task: Task, outcome: Failure) -> None:
         self._backlog.fail(task.reel_id)
@@ -212,7 +197,7 @@ class Drive:
         self._listener.failed(task, outcome)
 
     def _died(self, station: Station, death: WorkerDied) -> None:
-        """Blame the tasks in flight, unless the whole machine went."""
+        """Take in what was done, and have the rest done again."""
         for flight in [f for f in station.flights if f.done() and f.exception() is None]:
             self._land(station, flight)
         self._remove(station)
@@ -226,21 +211,7 @@ class Drive:
             raise EngineError(f"workers die while they open the engine: {death}; try fewer --workers")
         for task in flying:
             self._retries += 1
-            self._lost[task.key] += death.with_node
-            if death.with_node and self._lost[task.key] < _NODE_DEATHS:
-                self._backlog.again(task.again())
-            else:
-                self._blame(task, death, alone=len(flying) == 1)
-
-    def _blame(self, task: Task, death: WorkerDied, alone: bool) -> None:
-        self._deaths[task.key] += 1
-        if self._deaths[task.key] > (2 if death.of_memory else 1) and alone:
-            kind: FailureKind = "memory" if death.of_memory else "worker"
-            times, remedy = ("three times", _MORE_MEMORY) if death.of_memory else ("twice", "")
-            message = f"{task.name} ends the worker that does it ({death}), {times} now; the reel is left out{remedy}"
-            self._give_up(task, Failure(kind, message))
-        else:
-            self._backlog.suspect(task.again(), last=death.of_memory and self._deaths[task.key] > 1)
+            self._follow(task, self._policy.after_death(task, death, alone=len(flying) == 1))
 
     def _dispatch(self) -> None:
         """Give the free workers something to do: suspects alone, everything else where there is most room."""
@@ -286,16 +257,9 @@ class Drive:
 
     def _slowest(self, idle: Station, now: float) -> Task | None:
         """The task in flight elsewhere that takes the longest beyond what its weight lets expect, once more."""
-        seconds, weight = self._pace.get(str(idle.key), (0.0, 0))
-        if not weight:
-            return None
-        worst, excess = None, 0.0
-        for station in self._stations:
-            if station.key == idle.key and not station.alone:
-                for task, begun in station.flights.values():
-                    expected = max(_SLOW_SECONDS, _SLOW * seconds / weight * task.weight)
-                    if task.needs_engine and self._copies[task.key] == 1 and now - begun - expected > excess:
-                        worst, excess = task, now - begun - expected
+        peers = [station for station in self._stations if station.key == idle.key and not station.alone]
+        flights = [flight for peer in peers for flight in peer.flights.values() if self._copies[flight[0].key] == 1]
+        worst = self._pace.straggler(str(idle.key), flights, now)
         if worst is None:
             return None
         self._doubled += 1
