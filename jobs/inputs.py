@@ -1,6 +1,6 @@
 """What the INPUT arguments stand for: files, folders, globs, lists, archives and numbered scans → items of work.
 
-Nothing but lists is opened here; kinds are told from names and from what the file system or the store says.
+Nothing but lists is opened here; kinds are told from names (`kinds.py`) and by the file system or the store.
 """
 
 from __future__ import annotations
@@ -14,24 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from jobs.kinds import kind_of
 from jobs.runs import runs
 from jobs.store_inputs import QUERIES, expand
 from pipeline.errors import ReelcolorError, StorageError
-from pipeline.member_names import IMAGE_SUFFIXES
-from pipeline.scans import IMAGE_SUFFIXES as SCAN_SUFFIXES
 from pipeline.storage import Place, is_local, local_path, place
 from pipeline.stores import StorePath, redacted
 
 Kind = Literal["video", "album", "scan"]
 
-ARCHIVE_SUFFIXES = (".zip", ".cbz", ".tar", ".cbt", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-VIDEO_SUFFIXES = (
-    *(".3g2", ".3gp", ".asf", ".av1", ".avi", ".dif", ".divx", ".dv", ".f4v", ".flv", ".gxf", ".ivf", ".m2t", ".m2ts"),
-    *(".h264", ".264", ".avc", ".hevc", ".h265", ".265", ".m1v", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov"),
-    *(".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts"),
-    *(".vc1", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
-)
-_IMAGES = tuple(IMAGE_SUFFIXES)
 _NUMBER = re.compile(r"%0?\d*d")
 _MAGIC = re.compile(r"[*?[]")
 
@@ -71,16 +62,6 @@ def find_inputs(arguments: tuple[str, ...], outdir: Place, as_scan: bool = False
     for argument in dict.fromkeys(arguments):
         finder.add(argument)
     return finder.result()
-
-
-def kind_of(name: str, as_scan: bool = False) -> Literal["video", "archive", "image"] | None:
-    """What a file is by its name; None for what is none of these. A scan may be of more kinds of images."""
-    lower = name.lower()
-    if lower.endswith(ARCHIVE_SUFFIXES):
-        return "archive"
-    if lower.endswith(SCAN_SUFFIXES if as_scan else _IMAGES):
-        return "image"
-    return "video" if lower.endswith(VIDEO_SUFFIXES) else None
 
 
 @dataclass

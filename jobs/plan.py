@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 from jobs.apart import Apart, Call, spread
 from jobs.failures import Failure, failure
 from jobs.fingerprints import fingerprint_of, stamp_of
-from jobs.inputs import Item, kind_of
+from jobs.inputs import Item
+from jobs.kinds import kind_of
 from jobs.ledger import ReelLedger
 from jobs.pool import processors
 from jobs.recipe import Recipe

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from jobs.inputs import Found, find_inputs, kind_of
+from jobs.inputs import Found, find_inputs
+from jobs.kinds import kind_of
 
 
 def tree(root: Path, *names: str) -> Path:
