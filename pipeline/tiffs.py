@@ -18,6 +18,7 @@ from pipeline.frames import Plane
 from pipeline.pictures import Picture
 from pipeline.rasters import cmyk_to_rgb, with_alpha
 from pipeline.rendering import output_profile
+from pipeline.tiff_ifd import copy_directory
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is raised
 
@@ -36,7 +37,6 @@ _LAYOUT_TAGS = frozenset({
 # EXIF and GPS point to directories of their own. tifffile does not write these tags: they are written under the
 # number before, which no tag has, so that entries stay sorted, and renumbered once their directories have a place.
 _FOLDERS = (34665, 34853)
-_INTEROPERABILITY = 40965  # in EXIF, points to a further directory
 _RESOLUTION = (282, 283)
 # Compressions whose data says by itself how large a picture it makes, whatever the page says; JPEG's is looked at.
 _SELF_SIZED = frozenset({
@@ -47,7 +47,6 @@ _PADDING = 1 << 16  # pixels that a JPEG inside may have beyond twice its place,
 _MOST_SAMPLES = 5  # a pixel: ink and alpha
 _MOST_PARTS = 1 << 22  # strips or tiles of a page: of 16×16 pixels as many as a picture may have
 _SHAPED = b'{"shape"'  # a description that tifffile writes of the array's shape, which colour changes
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value, by type
 
 
 class TiffFile:
@@ -157,7 +156,7 @@ class TiffFile:
                         struct.pack_into(f"{self._order}H", result, tag.offset, tag.code + 1)
                         struct.pack_into(f"{self._order}I", result, tag.offset + 8, len(result))
                         where = self._folder_offset(source.tags[tag.code + 1])
-                        result += _copy_folder(self._data, where, self._order, len(result))
+                        result += copy_directory(self._data, where, self._order, len(result))
         return bytes(result)
 
     def _tags(self, source: tifffile.TiffPage) -> list[tuple[int, int, int, bytes | int, bool]]:
@@ -287,31 +286,3 @@ def _values_of(page: tifffile.TiffPage, code: int, default: tuple[float, ...]) -
 def _value_of(page: tifffile.TiffPage, code: int, default: int) -> int:
     value = page.tags[code].value if code in page.tags else default
     return int(value) if isinstance(value, int) else default
-
-
-def _copy_folder(data: bytes, offset: int, order: str, base: int) -> bytes:
-    """A classic TIFF directory at `offset` of `data`, laid out anew for a file in which it begins at `base`."""
-    count = struct.unpack_from(f"{order}H", data, offset)[0]
-    entries, values = b"", b""
-    for at in range(offset + 2, offset + 2 + 12 * count, 12):
-        code, kind, n, where = struct.unpack_from(f"{order}HHII", data, at)
-        size = n * _SIZES.get(kind, 1)
-        if code == _INTEROPERABILITY or size + len(values) > len(data):
-            continue
-        entry = data[at : at + 12]
-        if size > 4:
-            entry = entry[:8] + struct.pack(f"{order}I", len(values))
-            values += data[where : where + size].ljust(size + size % 2, b"\0")
-        entries += entry
-    return _relocated(entries, values, order, base)
-
-
-def _relocated(entries: bytes, values: bytes, order: str, base: int) -> bytes:
-    """A directory whose entries hold offsets into `values`, with those made offsets into the file."""
-    start = base + 2 + len(entries) + 4
-    placed = b""
-    for at in range(0, len(entries), 12):
-        _, kind, n, where = struct.unpack_from(f"{order}HHII", entries, at)
-        inline = n * _SIZES.get(kind, 1) <= 4
-        placed += entries[at : at + 12] if inline else entries[at : at + 8] + struct.pack(f"{order}I", start + where)
-    return struct.pack(f"{order}H", len(entries) // 12) + placed + bytes(4) + values
