@@ -15,7 +15,7 @@ def copy_directory(data: bytes, offset: int, order: str, base: int) -> bytes:
     would be larger than the data. Raises struct.error where the data ends before the directory does.
     """
     count = struct.unpack_from(f"{order}H", data, offset)[0]
-    entries, values = b"", b""
+    entries, values = bytearray(), bytearray()
     for at in range(offset + 2, offset + 2 + 12 * count, 12):
         code, kind, n, where = struct.unpack_from(f"{order}HHII", data, at)
         size = n * _SIZES.get(kind, 1)
@@ -29,12 +29,12 @@ def copy_directory(data: bytes, offset: int, order: str, base: int) -> bytes:
     return _relocated(entries, values, order, base)
 
 
-def _relocated(entries: bytes, values: bytes, order: str, base: int) -> bytes:
+def _relocated(entries: bytearray, values: bytearray, order: str, base: int) -> bytes:
     """A directory whose entries hold offsets into `values`, with those made offsets into the file."""
     start = base + 2 + len(entries) + 4
-    placed = b""
+    placed = bytearray()
     for at in range(0, len(entries), 12):
         _, kind, n, where = struct.unpack_from(f"{order}HHII", entries, at)
         inline = n * _SIZES.get(kind, 1) <= 4
         placed += entries[at : at + 12] if inline else entries[at : at + 8] + struct.pack(f"{order}I", start + where)
-    return struct.pack(f"{order}H", len(entries) // 12) + placed + bytes(4) + values
+    return b"".join([struct.pack(f"{order}H", len(entries) // 12), placed, bytes(4), values])

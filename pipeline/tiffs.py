@@ -156,7 +156,9 @@ class TiffFile:
                         struct.pack_into(f"{self._order}H", result, tag.offset, tag.code + 1)
                         struct.pack_into(f"{self._order}I", result, tag.offset + 8, len(result))
                         where = self._folder_offset(source.tags[tag.code + 1])
-                        result += copy_directory(self._data, where, self._order, len(result))
+                        folder = copy_directory(self._data, where, self._order, len(result))
+                        self._count(len(folder))
+                        result += folder
         return bytes(result)
 
     def _tags(self, source: tifffile.TiffPage) -> list[tuple[int, int, int, bytes | int, bool]]:
@@ -169,12 +171,14 @@ class TiffFile:
                     tags.append((tag.code - 1, 4, 1, 0, True))  # its place in the file is known at the end
             elif tag.code not in _LAYOUT_TAGS and not (tag.code == 270 and raw.startswith(_SHAPED)):
                 tags.append((tag.code, int(tag.dtype), tag.count, raw, True))
-            self._kept += len(raw)
-            if self._kept > _SHARED * len(self._data):
-                raise InputError(
-                    "has tags that share their bytes and would be larger than the file; it looks like a bomb"
-                )
+            self._count(len(raw))
         return tags
+
+    def _count(self, size: int) -> None:
+        """Count bytes of tags and their directories. InputError once they are far more than the file has."""
+        self._kept += size
+        if self._kept > _SHARED * len(self._data):
+            raise InputError("has tags that share their bytes and would be larger than the file; it looks like a bomb")
 
     def _folder_offset(self, tag: tifffile.TiffTag) -> int:
         return int(struct.unpack_from(f"{self._order}I", self._data, tag.offset + 8)[0])

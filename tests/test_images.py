@@ -749,10 +749,26 @@ def test_tags_that_share_their_bytes_do_not_grow():
         recoloured(data)
 
 
+def test_pages_that_share_their_exif_do_not_grow():
+    """Sixty pages, each with the directory that is nearly all of the file."""
+    pixels, note = bytes(64), bytes(30_000)
+    exif_at, page_at = 8 + 64 + len(note), 8 + 64 + len(note) + 18
+    exif = struct.pack("<HHHIII", 1, 0x9286, 7, len(note), 8 + 64, 0)
+    entries = sorted([*page_of(), (34665, 4, 1, exif_at)])
+    page = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    size = len(page) + 4
+    pages = b"".join(page + struct.pack("<I", page_at + n * size if n < 60 else 0) for n in range(1, 61))
+    data = struct.pack("<2sHI", b"II", 42, page_at) + pixels + note + exif + pages
+    assert len(open_image(data, DEFAULT_LIMITS).sizes) == 60
+    with pytest.raises(InputError, match="has tags that share their bytes and would be larger than the file"):
+        recoloured(data)
+
+
 def recoloured(data):
     image = open_image(data, DEFAULT_LIMITS)
-    picture = image.read(0)
-    image.write(0, picture, np.zeros((*picture.pixels.shape, 3), np.uint8))
+    for page in range(len(image.sizes)):
+        picture = image.read(page)
+        image.write(page, picture, np.zeros((*picture.pixels.shape, 3), np.uint8))
     return image.finish()
 
 
