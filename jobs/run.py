@@ -1,4 +1,4 @@
-"""A command from its arguments to its results: find, plan, survey what is there, colour what is not, assemble."""
+"""A command from its arguments to its results: prepare its reels, colour what is missing of them, assemble."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.apart import Apart
 from jobs.books import Books
@@ -16,16 +16,13 @@ from jobs.drive import Drive
 from jobs.estimate import typical
 from jobs.failures import Failure, as_error
 from jobs.hands import Census, Load
-from jobs.hardware import check_hwaccel
-from jobs.inputs import Found, Item, find_inputs
 from jobs.ledger import Job, media_name
-from jobs.plan import Planner, plan_all, settle_names, short_hash
+from jobs.preparation import prepare
 from jobs.records import Done, Record
-from jobs.reels import Reel
-from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
+from jobs.request import Colouring, Request, default_colouring, job_of
 from jobs.results import Report, Result, finished
 from jobs.shares import Shares, memory_of
-from jobs.survey import Before, State, look_back
+from jobs.survey import State
 from jobs.tasks import AssembleTask, SegmentTask, Task
 from jobs.worker import Worker
 from pipeline.errors import EngineError, StorageError
@@ -50,118 +47,36 @@ def colorize(request: Request, console: Console, colouring: Colouring | None = N
 def _colorize(request: Request, console: Console, apart: Apart, colouring: Colouring) -> Report:
     job = job_of(request, colouring)
     with job.locked():
-        run = Run(request, job, colouring, console)
+        books = Books(job, console)
+        run = Run(request, job, colouring, books)
         try:
-            run.prepare(apart)
-            run.work()
+            run.work(prepare(request, job, colouring.weights, books, apart))
         except KeyboardInterrupt:
             run.tidy()
-            return run.books.close(interrupted=True)
-        return run.books.close()
+            return books.close(interrupted=True)
+        return books.close()
 
 
 class Run:
     """One run over a job folder that it holds; listens to the drive."""
 
-    def __init__(self, request: Request, job: Job, colouring: Colouring, console: Console) -> None:
-        self._request, self._job, self._colouring = request, job, colouring
-        self.books = Books(job, console)
-        self._planner = Planner(request.recipe, colouring.weights, job.outdir, job.folder)
+    def __init__(self, request: Request, job: Job, colouring: Colouring, books: Books) -> None:
+        self._request, self._job, self._colouring, self._books = request, job, colouring, books
         self._settings = request.recipe.as_dict() | {"weights": colouring.weights}
         self._states: dict[str, State] = {}
         self._heard: set[str] = set()
         self._under_way: dict[str, None] = {}  # reels that were begun and have not ended
         self._engines: set[str] = set()  # keys
 
-    def prepare(self, apart: Apart) -> None:
-        """Find the inputs, plan them, and see what is there already."""
-        found = find_inputs(self._request.inputs, self._job.outdir, self._request.recipe.fps is not None)
-        for item in found.items:
-            self.books.expect(self._planner.reel_id(item), item.path)
-        for path, reason in found.skipped:
-            self.note(f"{path}: {reason}; left out")
-        check_hwaccel(self._request.recipe, apart, self.note)
-        before = self._look_back(found)
-        reels = self._plan(found, before, apart)
-        entries = [b.done.plan for b in before.values() if b.done] + [reel.entry() for reel in reels]
-        order = {reel_id: place for place, reel_id in enumerate(self.books.inputs)}
-        self._job.write_plan(self._document(sorted(entries, key=lambda entry: order[entry["id"]])))
-        for reel in reels:
-            self._admit(reel, before[reel.id])
-        for path, reason in found.refused:
-            reel_id = short_hash(path)
-            self.books.expect(reel_id, path)
-            result = Result(path, None, "failed", error=f"{path}: {reason}")
-            self.books.finish(reel_id, result, Failure("input", reason))
-
-    def _look_back(self, found: Found) -> dict[str, Before]:
-        """What earlier runs say, by reel; items that are done get their result here."""
-        before: dict[str, Before] = {}
-        for item in found.items:
-            reel_id = self._planner.reel_id(item)
-            before[reel_id] = look_back(self._job, self._planner, item, self.note)
-            if done := before[reel_id].done:
-                self.books.finish(reel_id, finished(done, self._job.outdir))
-        return before
-
-    def _left_out(self, item: Item) -> bool:
-        """Whether the reel is not to be done in this run, because it has failed before, or because it has not."""
-        reel_id = self._planner.reel_id(item)
-        if self._request.only == "all":
-            return False
-        failed = self._job.reel(reel_id).read_failed()
-        if (failed is not None) == (self._request.only == "failed"):
-            return False
-        error = str(failed["error"]) if failed else f"{item.path}: not done yet, nor failed; resume does it"
-        self.books.result(reel_id, Result(item.path, None, "failed", error=error))
-        return True
-
-    def _plan(self, found: Found, before: Mapping[str, Before], apart: Apart) -> list[Reel]:
-        """Plan what is not done; what cannot be done gets its result here."""
-        todo = [item for item in found.items if before[self._planner.reel_id(item)].done is None]
-        todo = [item for item in todo if not self._left_out(item)]
-        planned, unplanned = plan_all(self._planner, todo, apart, self.books.console.planning)
-        earlier = [b.done for b in before.values() if b.done and planned]
-        taken = {self._job.outdir / done.output / name: done.input for done in earlier for name in done.files}
-        reels, misnamed = settle_names(planned, taken, sources_of(found.items))
-        for refusal in (*unplanned, *misnamed):
-            result = Result(refusal.input, refusal.output, "failed", error=refusal.error)
-            self.books.finish(refusal.reel_id, result, refusal.failure or Failure("input", refusal.error))
-        return reels
-
-    def _document(self, entries: list[Any]) -> dict[str, Any]:
-        """plan.json: a function of input, recipe and weights."""
-        recipe = self._request.recipe.as_dict()
-        return {"version": VERSION, "recipe": recipe, "weights": self._colouring.weights, "reels": entries}
-
-    def _admit(self, reel: Reel, before: Before) -> None:
-        """Take the reel in, unless another run makes its output, or something else is in that place."""
-        ledger = self._job.reel(reel.id)
-        if not self._job.claim(reel.first_file):
-            error = f"{reel.input}: another run is making {reel.output}; wait for it, then run the same command again"
-            self.books.finish(reel.id, Result(reel.input, str(reel.output), "failed", error=error))
-            return
-        replace = self._request.overwrite or before.replaceable or ledger.announced() == reel.name
-        there = reel.existing()
-        if there is not None and not replace:
-            error = f"{reel.input}: its output {there} exists; --overwrite replaces it"
-            self.books.finish(reel.id, Result(reel.input, str(reel.output), "failed", error=error))
-            return
-        state = State(reel, ledger, replace)
-        self._job.sweep(ledger, reel.name, reel.targets())
-        if self._request.recipe.hwaccel == "auto" and reel.settled:
-            ledger.begin(reel.settled)
-        state.take_stock(self.note)
-        self._states[reel.id] = state
-
-    def work(self) -> None:
-        """Colour what is missing and put the reels together, here or on workers."""
+    def work(self, states: Iterable[State]) -> None:
+        """Colour what is missing of the reels and put them together, here or on workers."""
+        self._states = {state.reel.id: state for state in states}
         missing = [(state, segment) for state in self._states.values() for segment in state.missing(state.engine)]
         pixels = sum(state.reel.pixels * segment.frames // max(1, state.reel.frames) for state, segment in missing)
         small = len(missing) <= 1 and pixels <= _SMALL_PIXELS
         # What has killed a run before is better tried where it kills a worker.
         here = small and not (self._states and (self._job.interrupted or self._request.shares))
-        self.books.begin(self._states.values())
+        self._books.begin(self._states.values())
         try:
             if here:
                 self._work_here(engine=bool(missing))
@@ -170,12 +85,12 @@ class Run:
             else:
                 self._work_on_ray(max(1, len(missing)))
         except EngineError as e:
-            self.books.stop(str(e))
+            self._books.stop(str(e))
             for state in self._states.values():
                 if not state.ended:
-                    self.books.result(state.reel.id, self._failed(state, str(e)))
+                    self._books.result(state.reel.id, self._failed(state, str(e)))
         finally:
-            self.books.console.end()
+            self._books.console.end()
 
     def _work_here(self, engine: bool) -> None:
         """In this process, one task after the other."""
@@ -219,7 +134,7 @@ class Run:
         largest = max(state.reel.frame_pixels for state in self._states.values())
         shares = dataclasses.replace(shares, memory=memory_of(largest))
         with cluster_ray(shares, self.note, self._request.debug) as cluster:
-            self.books.measure()
+            self._books.measure()
             Drive(partial(cluster.hire, self._colouring.open), partial(self._wanted, cluster), self).run()
         for state in self._states.values():
             if state.ended and state.repeated:  # a second attempt may have come in after the reel was done
@@ -243,13 +158,13 @@ class Run:
     def opened(self, key: str) -> None:
         """An engine is open: speeds count from the first."""
         if not self._engines:
-            self.books.start_clock()
+            self._books.start_clock()
         self._engines.add(key)
 
     def tasks(self, reel_id: str, key: str) -> Iterator[Task]:
         """What is left of a reel for this engine; what others have made of it is dropped."""
         state = self._states[reel_id]
-        self.books.dropped(*state.keep_engine(key, self.note))
+        self._books.dropped(*state.keep_engine(key, self.note))
         return (self._segment_task(state, segment) for segment in state.missing(key))
 
     def _segment_task(self, state: State, segment: Segment) -> Task:
@@ -287,19 +202,19 @@ class Run:
             self.heard(line)
         state.add(result)
         state.made += result.file.frames
-        self.books.segment(result.file.frames)
+        self._books.segment(result.file.frames)
         return [self._assemble_task(state)] if state.whole and not state.ended else []
 
     def failed(self, task: Task, failure: Failure) -> None:
         """The reel fails, the others go on."""
-        self.books.console.trace(failure.trace)
+        self._books.console.trace(failure.trace)
         state = self._states[task.reel_id]
         if not state.ended:
             self._end(state, self._failed(state, failure.message), failure, task)
 
     def note(self, line: str) -> None:
         """Something worth a line."""
-        self.books.note(line)
+        self._books.note(line)
 
     def heard(self, line: str) -> None:
         """What an engine says, once."""
@@ -311,7 +226,7 @@ class Run:
         """Show how far the reels are; raises StorageError once the job is another run's."""
         self._job.check()
         states = ((reel_id, self._states[reel_id]) for reel_id in self._under_way)
-        self.books.tick({reel_id: state.frames_done + written.get(reel_id, 0) for reel_id, state in states}, census)
+        self._books.tick({reel_id: state.frames_done + written.get(reel_id, 0) for reel_id, state in states}, census)
 
     def _failed(self, state: State, message: str) -> Result:
         reel = state.reel
@@ -323,7 +238,7 @@ class Run:
         state.ended = True
         state.records.clear()
         self._under_way.pop(state.reel.id, None)
-        self.books.finish(state.reel.id, result, why, task)
+        self._books.finish(state.reel.id, result, why, task)
 
     def tidy(self) -> None:
         """Remove what workers that were stopped have half written."""
