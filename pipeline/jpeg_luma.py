@@ -3,6 +3,9 @@
 Coded the usual way, both are rounded by themselves and lightness comes out where it may. Here each pixel has the luma
 codes at which a decoder, with the chroma that it will have, shows the lightness to within a code; a block aims between
 them, and is tried again where rounding its coefficients missed.
+
+Transforms are of multiples of powers of two, few enough bits for float64 to add them up without rounding: in whatever
+order a machine's BLAS does that, in however many threads, the file is the same.
 """
 
 from __future__ import annotations
@@ -26,21 +29,23 @@ _PULLS = 16  # toward neutral, of chroma that is beyond the gamut once it is cod
 _PULL = 0.5  # of what it then is
 _NUDGE = 0.8  # codes by which a try aims further where the one before missed
 _JITTER = 0.3  # codes, at most, by which it differs at random
+_STEPS = 16  # of a code, that samples of luma are rounded to before they are transformed
 _BAND = 1 << 10  # blocks of a component that are coded at a time
 
 _HALVES = (2 * np.arange(8) + 1) * np.pi / 16
 _COSINES = np.array([np.cos(k * _HALVES) / (2 if k else 8**0.5) for k in range(8)])
-_DCT = np.kron(_COSINES, _COSINES)[ZIGZAG].astype(np.float32)  # (64, 64): T.81 A.3.3, coefficients in zigzag order
-_JFIF = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
+# (64, 64): T.81 A.3.3, coefficients in zigzag order, to 20 bits.
+_DCT = np.rint(np.kron(_COSINES, _COSINES)[ZIGZAG] * (1 << 20)) / (1 << 20)
+_CB, _CR = np.array([[-11059, -21709, 32768], [32768, -27439, -5329]]) / (1 << 16)  # of R, G, B: JFIF, as in libjpeg
 # libjpeg's inverse transform of a row (jidctint.c, exact and the default) is linear but for rounding: what its 13-bit
 # constants add up to for each coefficient, in the left half of the row; the right half mirrors it, odd ones negated.
 _HALF_ROWS = [
     [8192, 8192, 8192, 8192], [11363, 9633, 6437, 2260], [10703, 4433, -4433, -10703], [9633, -2259, -11362, -6436],
     [8192, -8192, -8192, 8192], [6437, -11362, 2261, 9633], [4433, -10704, 10704, -4433], [2260, -6436, 9633, -11363],
 ]  # fmt: skip
-_ROWS = np.array([[*half, *(v * (-1) ** k for v in half[::-1])] for k, half in enumerate(_HALF_ROWS)], np.float32)
-_BY_COLUMNS = np.kron(_ROWS, np.eye(8, dtype=np.float32))[ZIGZAG]
-_BY_ROWS = np.kron(np.eye(8, dtype=np.float32), _ROWS)
+_ROWS = np.array([[*half, *(v * (-1) ** k for v in half[::-1])] for k, half in enumerate(_HALF_ROWS)], np.float64)
+_BY_COLUMNS = np.kron(_ROWS, np.eye(8))[ZIGZAG]
+_BY_ROWS = np.kron(np.eye(8), _ROWS)
 # What libjpeg's decoder adds to luma, in fractions of 1 << 16: Cr to R, Cb and Cr to G, Cb to B.
 _CR_R, _CB_G, _CR_G, _CB_B, _HALF = 91881, -22554, -46802, 116130, 1 << 15
 _PAD = 256  # of the tables by luma and what chroma adds, which reaches 227 beyond 0 and 255
@@ -71,7 +76,8 @@ def _band(rgb: Plane, source: Plane) -> Blocks:
     Chroma that lets no luma show the lightness, beyond the gamut once it is coded, is pulled toward neutral.
     """
     limits = _limits(source)
-    chroma: Floats = np.moveaxis(_in_blocks(rgb).astype(np.float32) @ _JFIF[1:].T.astype(np.float32), -1, 0)
+    red, green, blue = np.moveaxis(_in_blocks(rgb).astype(np.float64), -1, 0)
+    chroma: Floats = np.stack([red * r + green * g + blue * b for r, g, b in (_CB, _CR)])
     blocks = _quantised(chroma)
     shown = _shown(blocks)
     lowest, highest = _permitted(limits, shown)
@@ -80,7 +86,7 @@ def _band(rgb: Plane, source: Plane) -> Blocks:
         again = np.flatnonzero(astray.any(axis=1))
         if not again.size:
             break
-        chroma[:, astray] -= np.float32(_PULL) * shown[:, astray]
+        chroma[:, again] -= _PULL * astray[again] * shown[:, again]
         blocks[:, again] = _quantised(chroma[:, again])
         shown[:, again] = _shown(blocks[:, again])
         lowest[again], highest[again] = _permitted(limits[:, again], shown[:, again])
@@ -101,15 +107,15 @@ def _shown(blocks: Blocks) -> NDArray[np.int64]:
 
 def _luma(lowest: Codes, highest: Codes) -> Blocks:
     """Blocks that decode to codes (N, 64) from `lowest` to `highest`, as far as tries bring them there."""
-    best = _transformed((lowest + highest).astype(np.float32) / np.float32(2) - np.float32(128))
+    best = _transformed(_between(lowest, highest) - 128)
     misses = _misses(best, lowest, highest)
     random = np.random.default_rng(0)
     for _ in range(_TRIES):
         left = np.flatnonzero(misses.any(axis=1))
         if not left.size:
             break
-        jitter = random.random((left.size, 64), np.float32) * np.float32(2 * _JITTER) - np.float32(_JITTER)
-        nudge = misses[left] * np.float32(_NUDGE)
+        jitter = random.uniform(-_JITTER, _JITTER, (left.size, 64))
+        nudge = misses[left] * _NUDGE
         tried = _transformed(best[left] @ _DCT + nudge + jitter)
         missed = _misses(tried, lowest[left], highest[left])
         better = np.count_nonzero(missed, axis=1) <= np.count_nonzero(misses[left], axis=1)
@@ -117,9 +123,17 @@ def _luma(lowest: Codes, highest: Codes) -> Blocks:
     return best
 
 
+def _between(lowest: Codes, highest: Codes) -> Floats:
+    """What to aim at, 0..255: the middle, where codes beyond black and white, which are shown as those, count, too."""
+    darkest = np.where(lowest == 0, np.minimum(highest - 2, 0), lowest)
+    brightest = np.where(highest == 255, np.maximum(lowest + 2, 255), highest)
+    return np.clip((darkest + brightest) / 2, 0, 255)
+
+
 def _transformed(samples: Floats) -> Blocks:
-    """Luma coefficients (N, 64) of samples about 0."""
-    blocks: Blocks = np.rint(samples @ _DCT.T).astype(np.int16)
+    """Luma coefficients (N, 64) of samples about 0; within the 10 bits that a baseline file can hold (T.81 F.1.2)."""
+    stepped = np.rint(samples * _STEPS) / _STEPS
+    blocks: Blocks = np.clip(np.rint(stepped @ _DCT.T), -1023, 1023).astype(np.int16)
     return blocks
 
 
@@ -131,7 +145,7 @@ def _misses(luma: Blocks, lowest: Codes, highest: Codes) -> NDArray[np.int8]:
 
 def _decoded(coefficients: Blocks) -> Codes:
     """The samples (N, 64), 0..255, that libjpeg makes of dequantised coefficients (N, 64)."""
-    columns = np.floor((coefficients.astype(np.float32) @ _BY_COLUMNS + 1024) / 2048)
+    columns = np.floor((coefficients.astype(np.float64) @ _BY_COLUMNS + 1024) / 2048)
     rows = np.floor((columns @ _BY_ROWS + (1 << 17)) / (1 << 18))
     samples: Codes = np.clip(rows + 128, 0, 255).astype(np.int16)
     return samples
@@ -166,8 +180,9 @@ def _limits(source: Plane) -> Floats:
     """The luminances (2, N, 64) of a code darker and a code brighter than a source's pixels (H, W) or (H, W, 3)."""
     if source.ndim == 2:
         return _grey_limits()[:, _in_blocks(source)]
-    linear: Floats = srgb_to_linear(_in_blocks(source) / np.float32(255)) @ RGB_TO_XYZ[1].astype(np.float32)
-    return _code_away(linear_to_srgb(linear))
+    channels = np.moveaxis(_in_blocks(source), -1, 0).astype(np.intp) + _PAD
+    red, green, blue = (table.take(codes) for table, codes in zip(_light(), channels, strict=True))
+    return _code_away(linear_to_srgb(red + green + blue))
 
 
 @lru_cache(maxsize=1)
