@@ -161,10 +161,6 @@ class Backlog:
         if reel_id in self._reels:
             self._reels.pop(reel_id).dropped = True
 
-    def has_failed(self, reel_id: str) -> bool:
-        """Whether the reel was dropped."""
-        return reel_id in self._failed
-
     @property
     def delayed(self) -> int:
         """Tasks that wait for their time."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def plan(ctx: click.Context, /, request: Request, sample_reels: int, as_json: bool) -> None:
     """Say what `colorize` would make, what stands in its way, and what it takes; nothing is written.
 
-    Three shots of a second each, or of 8 images, are really decoded, coloured and encoded: of every input, or of
+    Three shots of two seconds each, or of 8 images, are really decoded, coloured and encoded: of every input, or of
     --sample-reels of them. Time, processors and disk are extrapolated from these, with bounds. Exit status 1 where
     something would fail.
 

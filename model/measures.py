@@ -34,11 +34,6 @@ def credit(errors: Floats) -> NDArray[np.float64]:
     return np.where(first == 0, 1.0, np.maximum(LONGEST + 0.5 - first, 0) / LONGEST)
 
 
-def area_under_curve(errors: Floats, weights: Floats | None = None) -> float:
-    """AuC (0..1): share of the weight with an error of at most t, averaged over thresholds t from 0 to 150."""
-    return float(np.average(credit(errors), weights=weights))
-
-
 @dataclass(frozen=True)
 class ClassWeights:
     """Weights that make every colour count alike, however rare: 1/p̃ of the true bin, equation 4 with λ = 0.

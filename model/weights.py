@@ -28,7 +28,7 @@ from torch import Tensor
 
 from model.bins import Bins
 from model.networks import NETWORKS, Network, network_name
-from model.registry import MOST_BYTES, PRETRAINED, SUFFIX, Package, locate
+from model.registry import MOST_BYTES, Package, locate
 from model.spaces import checked_space
 from pipeline.errors import EngineError, InputError
 from pipeline.storage import open_input, replacing
@@ -69,11 +69,6 @@ class Model:
     def whole(self) -> Model:
         """Itself; see `model.outline.Outline`, which has but some of it."""
         return self
-
-
-def available() -> tuple[str, ...]:
-    """Names of the models shipped here; `model.registry` knows of others."""
-    return tuple(sorted(path.stem for path in PRETRAINED.glob(f"*{SUFFIX}")))
 
 
 def load_model(name_or_path: str = "default") -> Model:

@@ -22,7 +22,7 @@ from model.evaluate import (
     shown,
     truth_of,
 )
-from model.measures import ClassWeights, area_under_curve, delta_e_2000, ssim
+from model.measures import ClassWeights, credit, delta_e_2000, ssim
 from model.tally import MEASURES
 from pipeline.color import lab_to_rgb, rgb_to_lab
 from pipeline.quality import colourfulness, psnr
@@ -87,8 +87,8 @@ def test_sums_over_pictures_are_the_measures_of_the_pooled_pixels() -> None:
     differences = np.concatenate([delta_e_2000(t.lab, a).ravel() for a, t in zip(labs, truths, strict=True)])
     rgbs = [(np.clip(lab_to_rgb(a), 0, 1), t.rgb) for a, t in zip(labs, truths, strict=True)]
     expected = {
-        "auc": 100 * area_under_curve(errors),
-        "auc_rebalanced": 100 * area_under_curve(errors, weight),
+        "auc": 100 * credit(errors).mean(),
+        "auc_rebalanced": 100 * np.average(credit(errors), weights=weight),
         "psnr": np.mean([psnr(a, b, 1.0) for a, b in rgbs]),
         "ssim": np.mean([ssim(a, b) for a, b in rgbs]),
         "delta_e": differences.mean(),
