@@ -14,7 +14,8 @@ from jobs.sample import Sample
 # decoding, guided chroma and encoding with the codec's usual preset.
 _NETWORK = 0.045
 _CODING = {"h264": 0.045, "hevc": 0.20, "av1": 0.10, "prores": 0.03, "ffv1": 0.04}
-_IMAGE = 0.10  # for each megapixel of an image
+_IMAGE = 0.27  # for each megapixel of an image, a JPEG
+_IMAGE_GROWTH = 2.5  # bytes of a JPEG in colour to those of its source
 # Bits a pixel of grainy film at the codec's default quality; for FFV1, per bit of depth.
 _BITS = {"h264": 0.35, "hevc": 0.20, "av1": 0.18, "prores": 3.6, "ffv1": 0.75}
 _FOLLOWS_SOURCE = ("h264", "hevc", "av1")  # what was coded small is coded small again
@@ -106,8 +107,10 @@ def typical(reel: Reel) -> Cost:
 
 
 def _typical_bytes(reel: Reel) -> float:
-    if not isinstance(reel, VideoReel):
-        return float(reel.fingerprint.get("bytes", 0)) * 1.2
+    if isinstance(reel, AlbumReel):
+        images, stored = reel.contents.image_bytes, int(reel.fingerprint["bytes"])
+        return images * _IMAGE_GROWTH + max(0, stored - images)
+    assert isinstance(reel, VideoReel)
     depth = reel.spec.bit_depth if reel.spec.codec == "ffv1" else 1
     figure = reel.pixels * _BITS[reel.spec.codec] * depth / 8
     return min(figure, 1.5 * reel.fingerprint["bytes"]) if reel.spec.codec in _FOLLOWS_SOURCE else figure

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import fakes
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes import Fake, colouring, open_fake, run
@@ -128,6 +129,25 @@ def test_a_small_album_is_estimated_to_the_byte(tmp_path: Path, no_ray: None) ->
     cost = estimate.from_sample(reel, sample.sample(reel, open_fake, tmp_path))
     assert run(source, out=tmp_path / "out").exit_code == 0
     assert cost.bytes.likely == pytest.approx(sum(p.stat().st_size for p in (tmp_path / "out").glob("*.png")))
+
+
+def test_typical_figures_of_photographs_are_near_what_comes_out(tmp_path: Path, no_ray: None) -> None:
+    """And what is no image counts as it is: an estimate may be off by a factor of three, this one by less than two."""
+    source = tmp_path / "photos.zip"
+    rng = np.random.default_rng(1)
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("notes.bin", rng.bytes(500_000))
+        for n in range(3):
+            rough = Image.fromarray(rng.integers(0, 256, (30 + n, 40), np.uint8))
+            buffer = BytesIO()
+            rough.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+            archive.writestr(f"{n}.jpg", buffer.getvalue())
+    reel = planned(source, tmp_path / "out")
+    likely = estimate.typical(reel).bytes.likely
+    assert run(source, out=tmp_path / "out").exit_code == 0
+    before, after = source.stat().st_size - 500_000, (tmp_path / "out/photos.zip").stat().st_size - 500_000
+    assert after > 1.5 * before
+    assert 0.5 < (likely - 500_000) / after < 2
 
 
 def test_what_is_extrapolated() -> None:
