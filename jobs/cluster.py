@@ -158,4 +158,4 @@ def refused(address: str, e: Exception) -> str:
     if "authentication" in (type(e).__name__ + text).lower() or "token" in text.lower():
         asked = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's own"
         return f"{address}: the cluster refuses the token that is given, or asks for one; {asked}"
-    return f"{address}: no cluster answers there ({text[:200]})"
+    return f"{address}: no cluster answers there ({text[:200]}); check that address, and that the head runs"

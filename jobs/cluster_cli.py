@@ -128,7 +128,7 @@ def list_command(output: str, as_json: bool, debug: bool) -> None:
     from pipeline.storage import place
 
     found = all_jobs(place(output))
-    echo({"jobs": found} if as_json else "\n".join(map(in_a_line, found)))
+    echo({"jobs": found} if as_json else "\n".join(map(in_a_line, found)) or f"no jobs in {output}")
 
 
 @jobs.command(cls=Command)

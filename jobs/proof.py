@@ -6,26 +6,39 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jobs.kinds import kind_of
 from pipeline.errors import InputError
 from pipeline.frames import Source
 from pipeline.storage import is_local, place
 
 
 def prove(source: str, output: str) -> dict[str, Any]:
-    """Decode and compare; raises InputError where either cannot be read as a video."""
+    """Decode and compare; raises InputError where either cannot be read as a video, or is pictures."""
     from pipeline.verify import verify_reel
 
     if place(output).is_dir():
         raise InputError(f"{output}: is a folder, expected a video that reelcolor wrote")
-    place(source)  # refused where it holds credentials
-    found = verify_reel(_source(source, output), output)
+    video = _source(source, output)
+    for url in (source, output) if video.format is None else (output,):
+        _expect_video(url)
+    found = verify_reel(video, output)
     return {"source": source, "output": output, **dataclasses.asdict(found)}
+
+
+def _expect_video(url: str) -> None:
+    """InputError for an archive or an image: FFmpeg would take the first JPEG in it for a film."""
+    from pipeline.archives import album_kind
+
+    if kind_of(place(url).name) != "video" and (kind := album_kind(url)):
+        what = "an image" if kind == "image" else f"an archive of images ({kind})"
+        raise InputError(f"{url}: is {what}, expected a video; pictures are checked when they are written")
 
 
 def _source(source: str, output: str) -> Source:
     """The source as a video; a numbered scan runs at the output's rate."""
     from pipeline.probe import probe, scan_source
 
+    place(source)  # refused where it holds credentials
     path = Path(source)
     if is_local(source) and (path.is_dir() or ("%" in path.name and not path.exists())):
         return scan_source(source, probe(Source(output)).fps)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.inputs import Item
@@ -14,7 +15,7 @@ from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
 from jobs.shares import Shares
 from jobs.worker import IN_FLIGHT, Opener
-from pipeline.errors import EngineError, InputError
+from pipeline.errors import EngineError, InputError, StorageError
 from pipeline.storage import Place, is_local, local_path, place, sha256_file
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ def default_colouring(recipe: Recipe) -> Colouring:
 
 
 def job_of(request: Request, colouring: Colouring) -> Job:
-    """The job folder of a command: the same for the same inputs, recipe and weights."""
+    """The job folder of a command: the same for the same inputs, recipe and weights.
+
+    Raises StorageError where a file is in OUTDIR's place.
+    """
+    if isinstance(request.outdir, Path) and request.outdir.is_file():
+        raise StorageError(f"{request.outdir}: is a file, expected an output folder; choose another with -o")
     inputs = [str(local_path(i).absolute()) if is_local(i) else i for i in request.inputs]
     return Job(request.outdir.absolute(), short_hash(*inputs, request.recipe.digest(), colouring.weights))
 

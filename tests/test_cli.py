@@ -233,6 +233,26 @@ def test_verify_proves_and_disproves(tmp_path: Path) -> None:
     assert "Error: " in call("verify", source, tmp_path / "none.mkv").stderr
 
 
+def test_verify_takes_no_pictures_for_films(tmp_path: Path) -> None:
+    """FFmpeg finds the first JPEG that is stored in an archive, and would have it proven in the name of all."""
+    photo, photos, film = tmp_path / "a.jpg", tmp_path / "photos.zip", write(tmp_path / "a.mkv", **SIZE)
+    Image.linear_gradient("L").save(photo)
+    with zipfile.ZipFile(photos, "w") as archive:
+        archive.write(photo, "a.jpg")
+    for source, output in ((photos, photos), (photo, photo), (film, photos), (photos, film)):
+        refused = call("verify", source, output)
+        assert refused.exit_code == 1
+        assert "expected a video; pictures are checked when they are written" in refused.stderr
+
+
+def test_an_output_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.mkv", **SIZE)
+    for dry in ((), ("--dry-run",)):
+        refused = call("colorize", source, "-o", source, *dry)
+        assert refused.exit_code == 1
+        assert f"{source}: is a file, expected an output folder; choose another with -o" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -152,6 +152,10 @@ def test_jobs_are_found_by_folder_or_name(tmp_path: Path) -> None:
     assert json.loads(printed.output)["state"] == "submitted"
 
 
+def test_where_there_are_no_jobs_that_is_said(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["jobs", "list", "-o", str(tmp_path)]).output == f"no jobs in {tmp_path}\n"
+
+
 # --- what is sent and stored
 
 
