@@ -17,7 +17,6 @@ from jobs.text import size
 from pipeline.frames import FrameBatch, Source, StreamInfo
 
 _LOOKS = 8  # pictures in which colour is looked for, spread over the reel
-_CODES = {2: "unspecified"}
 
 
 def describe_all(arguments: tuple[str, ...], fps: Fraction | None, debug: bool = False) -> list[dict[str, Any]]:

@@ -259,7 +259,7 @@ class ReelMuxer:
         """The source's tags and the provenance: as tags of their own, or in the comment where mp4 has no others."""
         tags = kept_tags(source, self._container.format)
         if self._container.format == "mpegts":
-            return {"service_provider": provenance.get("tool", "reelcolor"), "service_name": "colorized"}
+            return {"service_provider": "reelcolor", "service_name": "colorized"}
         if self._container.format == "mp4" and uses_itunes(source):
             text = "; ".join(f"{k}: {v}" for k, v in provenance.items())
             return tags | {"comment": "\n".join(filter(None, (tags.get("comment"), text)))}

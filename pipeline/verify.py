@@ -52,15 +52,6 @@ class Verification:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    @property
-    def verdict(self) -> str:
-        """The result in a line."""
-        if self.problems:
-            return f"{len(self.problems)} problems: {self.problems[0]}"
-        if self.exact:
-            return f"{self.frames} frames, luma bit for bit the source's"
-        return f"{self.frames} frames, PSNR-Y {self.psnr_mean:.2f} dB, {self.psnr_min:.2f} dB at least"
-
 
 def verify_reel(source: Source, output: str | Place) -> Verification:
     """Compare an output with its source by decoding both whole.

@@ -71,7 +71,6 @@ def test_a_true_copy_is_proven(reel: Path, tmp_path: Path) -> None:
         planes = b"".join(luma_of(f).tobytes() for f in file.decode(video=0))
     assert result.source_sha256 == result.output_sha256 == hashlib.sha256(planes).hexdigest()
     assert result.psnr_min == result.psnr_mean == 100
-    assert "bit for bit" in result.verdict
 
 
 def test_one_altered_sample_in_a_lossless_output(reel: Path, tmp_path: Path) -> None:
