@@ -51,7 +51,7 @@ class Drive:
         self._policy = RetryPolicy()
         self._pace = Pace()
         self._seen: dict[str, float] = {}  # engine → when a worker last had it
-        self._stillborn = self._dismissed = self._retries = self._doubled = 0
+        self._stillborn = self._dismissed = self._doubled = 0
         self._told = self._staffed = float("-inf")
         self._look_again: dict[str, float] = {}  # engine → when its workers with nothing to do look for something again
 
@@ -173,7 +173,6 @@ class Drive:
     def _missed(self, task: Task, outcome: Failure) -> None:
         verdict = self._policy.after_failure(task, outcome)
         if isinstance(verdict, Retry):
-            self._retries += 1
             self._listener.note(f"{task.name} is tried again: {outcome.message}")
         self._follow(task, verdict)
 
@@ -210,7 +209,6 @@ class Drive:
         if self._stillborn >= _OPENINGS and not self._stations:
             raise EngineError(f"workers die while they open the engine: {death}; try fewer --workers")
         for task in flying:
-            self._retries += 1
             self._follow(task, self._policy.after_death(task, death, alone=len(flying) == 1))
 
     def _dispatch(self) -> None:
@@ -297,4 +295,4 @@ class Drive:
         ready = [station for station in self._stations if station.key is not None]
         flying = sum(len(station.flights) for station in ready)
         waiting = len(self._stations) - len(ready)
-        return Census(len(ready), waiting, flying, self._backlog.delayed, self._retries, self._doubled, batch)
+        return Census(len(ready), waiting, flying, self._backlog.delayed, self._policy.granted, self._doubled, batch)

@@ -36,9 +36,13 @@ class Retry:
 
 
 class RetryPolicy:
-    """Remembers the failures and deaths of every task and decides what follows: a retry, or the failure of its reel."""
+    """Remembers the failures and deaths of every task and decides what follows: a retry, or the failure of its reel.
+
+    `granted`: retries so far.
+    """
 
     def __init__(self) -> None:
+        self.granted = 0
         self._tries: Counter[tuple[str, FailureKind]] = Counter()
         self._lost: Counter[str] = Counter()  # times that a task was in flight when its machine went
         self._deaths: Counter[str] = Counter()
@@ -50,20 +54,24 @@ class RetryPolicy:
             return outcome
         self._tries[task.key, outcome.kind] += 1
         if outcome.kind == "storage":
-            return Retry(delay=_BACKOFF * 2**tries * random.uniform(0.5, 1.5))
+            return self._retry(delay=_BACKOFF * 2**tries * random.uniform(0.5, 1.5))
         # Alone on its worker it may have enough memory.
-        return Retry(company="alone" if outcome.kind == "memory" else "any")
+        return self._retry(company="alone" if outcome.kind == "memory" else "any")
 
     def after_death(self, task: Task, death: WorkerDied, alone: bool) -> Retry | Failure:
         """Blame the task, unless the whole machine went; `alone`: nothing else was in flight on the worker."""
         self._lost[task.key] += death.with_node
         if death.with_node and self._lost[task.key] < _NODE_DEATHS:
-            return Retry()
+            return self._retry()
         self._deaths[task.key] += 1
         deaths = self._deaths[task.key]
         if deaths <= (2 if death.of_memory else 1) or not alone:
-            return Retry(company="sole suspect" if death.of_memory and deaths > 1 else "alone")
+            return self._retry(company="sole suspect" if death.of_memory and deaths > 1 else "alone")
         kind: FailureKind = "memory" if death.of_memory else "worker"
         times, remedy = ("three times", _MORE_MEMORY) if death.of_memory else ("twice", "")
         message = f"{task.name} ends the worker that does it ({death}), {times} now; the reel is left out{remedy}"
         return Failure(kind, message)
+
+    def _retry(self, delay: float = 0.0, company: Company = "any") -> Retry:
+        self.granted += 1
+        return Retry(delay, company)

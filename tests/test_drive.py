@@ -65,6 +65,13 @@ def test_a_deadly_segment_costs_its_reel_and_nothing_else() -> None:
     assert sum(task.key == "b/1" for _, task, _ in world.sent) == 2
 
 
+def test_what_is_given_up_is_no_retry() -> None:
+    heard = drive(World(deadly={"a/0"}), Heard([*reel("a", 1, weight=2), *reel("b", 9)]))
+    assert list(heard.failures) == ["a"]
+    assert len(heard.made) == 9
+    assert heard.census.retries == 2, "a/0 and b/0, which died with it"
+
+
 def test_a_poison_reel_among_twenty() -> None:
     reels = [task for n in range(20) for task in reel(f"r{n:02}", 5)]
     world = World(deadly={"r07/2"})
