@@ -24,7 +24,7 @@ from pipeline.packet_index import packet_index
 from pipeline.probe import OtherStream, probe
 from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, is_timecode, lost_tags, rescale
-from pipeline.timing import continued, frame_ticks, jump_ticks
+from pipeline.timing import frame_ticks, one_timeline
 from pipeline.written import find_problems
 
 __all__ = ["Container", "choose_container", "preflight"]
@@ -146,7 +146,7 @@ def _times(info: StreamInfo) -> list[int]:
         return [info.start_pts + n * step for n in range(info.frames)]
     index = packet_index(info.source)
     timed = index.shown & (index.pts != NO_PTS)
-    moved, _ = continued(index.pts[timed], index.dts[timed], jump_ticks(info.fps, info.time_base), step)
+    moved, _ = one_timeline(index, info, timed)
     ranks = np.arange(len(moved))
     return [int(p) for p in np.maximum.accumulate(np.sort(moved) - ranks) + ranks]
 

@@ -17,6 +17,7 @@ from av.stream import Discard
 from pipeline.demux import NO_PTS
 from pipeline.errors import StorageError
 from pipeline.streams import codec_name, describe, rescale
+from pipeline.timing import ahead_ticks
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -102,7 +103,9 @@ class _Clock:
         told = pts if dts is None else dts
         if told is None:
             return pts, dts
-        if self._last is not None and told + self._offset < self._last - _JUMP_SECONDS / unit:
+        ahead = ahead_ticks(self._stream.container.format.name, unit)
+        moved = told + self._offset
+        if self._last is not None and (moved < self._last - _JUMP_SECONDS / unit or moved - self._last > ahead):
             self._jumps += 1
             known = self._offsets()
             self._offset = round(known[self._jumps - 1] / unit) if self._jumps <= len(known) else self._end - told

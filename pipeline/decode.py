@@ -21,7 +21,7 @@ from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, 
 from pipeline.planes import pixel_layout, read_planes
 from pipeline.shapes import changed
 from pipeline.tags import side_data
-from pipeline.timing import frame_ticks, jump_ticks, packet_time
+from pipeline.timing import ahead_ticks, frame_ticks, jump_ticks, packet_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -215,6 +215,7 @@ class _Clock:
         self._last: int | None = None
         self._step = frame_ticks(info.fps, info.time_base)
         self._jump = jump_ticks(info.fps, info.time_base)
+        self._ahead = ahead_ticks(info.container, info.time_base)
         self._offset = 0
 
     def time(self, told: int | None) -> int:
@@ -224,7 +225,9 @@ class _Clock:
             return self._last
         following = self._last + self._step
         pts = following if told is None else told + self._offset
-        if pts < self._last - self._jump:  # a new timeline: goes on where the last one ended
+        if (
+            pts < self._last - self._jump or pts - self._last > self._ahead
+        ):  # a new timeline: goes on where the last one ended
             self._offset += following - pts
             pts = following
         late = pts <= self._last

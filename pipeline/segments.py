@@ -19,7 +19,7 @@ from pipeline.frames import Segment, Source, StreamInfo
 from pipeline.h264 import recovery_lag
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
-from pipeline.timing import MOST_REORDERED, continued, frame_ticks, jump_ticks, packet_times
+from pipeline.timing import MOST_REORDERED, one_timeline, packet_times
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -128,8 +128,7 @@ class _Timeline:
         self._told = packet_times(index, info)
         timed = index.shown & (self._told != NO_PTS)
         self._pts = self._told.copy()
-        jump, step = jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base)
-        self._pts[timed] = continued(self._told[timed], index.dts[timed], jump, step)[0]
+        self._pts[timed] = one_timeline(index, info, timed)[0]
         positions = np.flatnonzero(timed)
         self._order = positions[np.argsort(self._pts[timed], kind="stable")]  # of the packets, as they are shown
         self._shown = self._pts[self._order]

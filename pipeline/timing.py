@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
+NO_LIMIT = int(np.iinfo(np.int64).max)
 DEFAULT_FPS = Fraction(25)  # FFmpeg's own for raw streams
 MOST_REORDERED = 20  # frames; no codec puts a picture further than 16 from its place in decoding order
+_CLOCKED = ("mpegts", "mpeg")  # whose clock of 33 bits at 90 kHz starts over after 26.5 hours (ISO 13818-1, 2.4.3.7)
+_HALF_A_CLOCK = Fraction(1 << 32, 90000)  # seconds; more ahead is rather behind, with what FFmpeg adds for a new round
 _JITTER_SECONDS = 0.0006  # deviation from an even grid that rounding to milliseconds explains
 _JITTER_TICKS = 0.6  # and rounding to the time base
 _NEAR, _SAME = 2e-3, 1e-4  # relative difference of rates; 24 and 24000/1001 differ by 1e-3
@@ -82,7 +85,8 @@ def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
     told = index.shown & (index.pts != NO_PTS)
     step = frame_ticks(declared or DEFAULT_FPS, time_base)
     jump = jump_ticks(declared or DEFAULT_FPS, time_base)
-    pts, jumps = continued(index.pts[told], index.dts[told], jump, step)
+    ahead = ahead_ticks(stream.container.format.name, time_base)
+    pts, jumps = continued(index.pts[told], index.dts[told], jump, step, ahead)
     order = np.argsort(pts, kind="stable")
     pts, durations = pts[order], index.duration[told][order]
     fps, vfr = frame_rate(pts, time_base, declared)
@@ -97,20 +101,38 @@ def jump_ticks(fps: Fraction, time_base: Fraction) -> int:
     return int(max(Fraction(1), MOST_REORDERED / fps) / time_base)
 
 
-def continued(pts: NDArray[np.int64], dts: NDArray[np.int64], jump: int, step: int) -> tuple[NDArray[np.int64], int]:
+def ahead_ticks(container: str, time_base: Fraction) -> int:
+    """How far a timestamp must run ahead to begin a new timeline: in MPEG's streams half a round of their clock.
+
+    FFmpeg takes what lies more than a minute before the file's beginning for the clock's next round.
+    """
+    return int(_HALF_A_CLOCK / time_base) if container in _CLOCKED else NO_LIMIT
+
+
+def one_timeline(index: PacketIndex, info: StreamInfo, told: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """As `continued`, of those packets of a stream that are `told` a time."""
+    step, jump = frame_ticks(info.fps, info.time_base), jump_ticks(info.fps, info.time_base)
+    times = packet_times(index, info)[told]
+    return continued(times, index.dts[told], jump, step, ahead_ticks(info.container, info.time_base))
+
+
+def continued(
+    pts: NDArray[np.int64], dts: NDArray[np.int64], jump: int, step: int, ahead: int
+) -> tuple[NDArray[np.int64], int]:
     """(timestamps in file order with each new timeline moved to `step` after the greatest before it, how many were).
 
-    On a new timeline decoding times start over too; where they go on, a picture far back was coded across a gap.
+    A new one begins more than `jump` ticks back or `ahead` ticks ahead. Back, decoding times start over too; where they
+    go on, a picture was coded across a gap.
     """
     pts, jumps = pts.copy(), 0
     begin = 0
     while True:
         greatest, latest = np.maximum.accumulate(pts[begin:]), np.maximum.accumulate(dts[begin:])
         over = (dts[begin + 1 :] <= latest[:-1]) | (latest[:-1] == NO_PTS)
-        back = np.flatnonzero(over & (pts[begin + 1 :] < greatest[:-1] - jump))
-        if not len(back):
+        new = (over & (pts[begin + 1 :] < greatest[:-1] - jump)) | (pts[begin + 1 :] - greatest[:-1] > ahead)
+        if not new.any():
             return pts, jumps
-        at = begin + 1 + int(back[0])
+        at = begin + 1 + int(new.argmax())
         pts[at:] += greatest[at - begin - 1] + step - pts[at]
         begin, jumps = at, jumps + 1
 
@@ -121,8 +143,7 @@ def timeline_offsets(info: StreamInfo) -> tuple[Fraction, ...]:
     timed = index.shown & (index.pts != NO_PTS)
     if not info.timestamps or not timed.any():
         return ()
-    jump, step = jump_ticks(info.fps, info.time_base), frame_ticks(info.fps, info.time_base)
-    moved, jumps = continued(index.pts[timed], index.dts[timed], jump, step)
+    moved, jumps = one_timeline(index, info, timed)
     by = moved - index.pts[timed]
     at = np.flatnonzero(np.diff(by)) + 1
     return tuple(int(by[i]) * info.time_base for i in at[:jumps])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -314,7 +315,8 @@ def test_decoding_times() -> None:
 
 
 def test_timestamps_of_other_streams_are_repaired_and_counted() -> None:
-    clock = _Clock(SimpleNamespace(type="audio", time_base=MILLISECOND), strict=True)
+    opened = SimpleNamespace(format=SimpleNamespace(name="matroska,webm"))
+    clock = _Clock(SimpleNamespace(type="audio", time_base=MILLISECOND, container=opened), strict=True)
     times = []
     for pts, dts in ((0, 0), (None, None), (40, 40), (30, 30), (None, 80), (100, None)):
         packet = SimpleNamespace(pts=pts, dts=dts, duration=20, time_base=MILLISECOND)
@@ -322,7 +324,7 @@ def test_timestamps_of_other_streams_are_repaired_and_counted() -> None:
         times.append((packet.pts, packet.dts))
     assert times == [(0, 0), (20, 20), (40, 40), (41, 41), (80, 80), (100, 100)]
     assert clock.repaired == 3
-    video = _Clock(SimpleNamespace(type="video", time_base=MILLISECOND), strict=True)
+    video = _Clock(SimpleNamespace(type="video", time_base=MILLISECOND, container=opened), strict=True)
     packets = [
         SimpleNamespace(pts=p, dts=d, duration=40, time_base=MILLISECOND) for p, d in ((0, None), (160, None), (80, 0))
     ]
@@ -431,6 +433,24 @@ def test_recordings_put_end_to_end_stay_in_step(tmp_path: Path) -> None:
         third = len(before) // 3  # each recording is two seconds long, and its sound keeps its distance to the picture
         for i, ((was, _), (at, _)) in enumerate(zip(before, after, strict=True)):
             assert abs(at - was - 2 * min(i // third, 2)) <= tolerance
+
+
+def test_a_recording_of_an_earlier_clock_follows_at_once(tmp_path: Path) -> None:
+    """FFmpeg takes a clock that is minutes behind for its next round, 26.5 hours later."""
+    parts = [
+        rich_source(tmp_path / f"{start}.ts", frames=50, start=Fraction(start), mux={"mpegts_copyts": "1"})
+        for start in (1000, 10, 1000)
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reel = Reel(path)
+    assert reel.info.warnings == ("its timestamps start over (2×); pictures go on from the ones before",)
+    assert reel.info.seconds == 6
+    assert not reel.assemble().warnings
+    assert {later - earlier for (earlier, _), (later, _) in pairwise(decoded(reel.output))} == {Fraction(1, 25)}
+    (sound,) = [found for name, found in contents(reel.output).items() if "audio" in name]
+    begins, ends = sound[0][0], sound[-1][0]
+    assert 5.8 < ends - begins < 6.1
 
 
 def test_tags_of_any_name_are_kept_where_mp4_can(tmp_path: Path) -> None:
