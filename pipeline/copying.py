@@ -26,6 +26,7 @@ _FRUITLESS = 16  # read errors in a row after which a file is given up
 _LEAD = 16  # pictures by which a first decoding time may precede the display: the most any codec reorders
 _JUMP_SECONDS = 1  # backward, which no repair but only a new timeline explains
 _SAMPLE_PACKETS, _SAMPLE_BYTES = 500, 64 << 20
+_ADTS_HEADER, _SAMPLE_RATES = 7, 13  # bytes, and how many rates have a code
 _EMPTY_TEXT = b"\0\0"
 
 
@@ -55,6 +56,19 @@ class StreamRecord:
 def is_pause(packet: Any, codec: str) -> bool:
     """Whether a packet is a pause of a mov_text track; muxers put those in by themselves."""
     return codec == "mov_text" and packet.size == 2 and bytes(packet) == _EMPTY_TEXT
+
+
+def _is_adts(packet: Any) -> bool:
+    """Whether a packet begins with an ADTS header (ISO 14496-3, 1.A.2.2), as far as FFmpeg's filter for them asks."""
+    head = bytes(memoryview(packet)[:_ADTS_HEADER])
+    if len(head) < _ADTS_HEADER or head[0] != 0xFF or head[1] >> 4 != 0xF:
+        return False
+    rate, length = head[2] >> 2 & 15, (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return rate < _SAMPLE_RATES and length >= _ADTS_HEADER
+
+
+def _has_adts_headers(stream: Any) -> bool:
+    return codec_name(stream) == "aac" and stream.container.format.name == "mpegts"
 
 
 class _Clock:
@@ -127,18 +141,20 @@ class Copier:
         targets: Mapping[int, Any],
         url: str,
         *,
-        lenient: bool,
+        muxer: str,
         sample: bool = False,
         offsets: Callable[[], Sequence[Fraction]] = tuple,
         shift: Fraction = Fraction(0),
     ) -> None:
-        """`lenient`: as Matroska's muxer does, take packets of equal decoding time, and make one of those that hold the
-        parts of one PGS subtitle, as Blu-ray stores them. `sample`: read the beginning only.
+        """`muxer`: FFmpeg's, that the streams go into. Matroska's takes packets of equal decoding time, and wants those
+        as one that hold the parts of one PGS subtitle, as Blu-ray stores them; all but MPEG-TS's want AAC without ADTS
+        headers, so that packets whose header is damaged cannot go along. `sample`: read the beginning only.
 
         `shift`: seconds by which everything becomes later.
 
         `offsets`: seconds by which the pictures' second, third … timeline was moved to follow the one before.
         """
+        lenient = muxer in ("matroska", "webm")
         self._source, self._targets, self._url, self._sample = source, targets, url, sample
         self._streams = [s for s in source.streams if s.index in targets]
         self._clocks = {
@@ -154,6 +170,7 @@ class Copier:
             for s in self._streams
             if lenient and codec_name(s) == "hdmv_pgs_subtitle"
         }
+        self._unheaded = {s.index: 0 for s in self._streams if muxer != "mpegts" and _has_adts_headers(s)}
         self.damaged = 0
 
     @property
@@ -163,6 +180,11 @@ class Copier:
             f"{clock.repaired} packets of {describe(stream)} had missing or backward timestamps; repaired"
             for stream in self._streams
             if (clock := self._clocks[stream.index]).repaired
+        ]
+        lines += [
+            f"{count} damaged packets of {describe(self._source.streams[index])} left out: only MPEG-TS holds them"
+            for index, count in self._unheaded.items()
+            if count
         ]
         if self.damaged:
             lines.append(f"{self.damaged} damaged stretches of the file skipped while copying the other streams")
@@ -186,7 +208,9 @@ class Copier:
 
     def _timed(self, index: int, packet: Any) -> Iterator[tuple[float, Any, Any]]:
         record = self.records[index]
-        if not is_pause(packet, record.codec):
+        if index in self._unheaded and not _is_adts(packet):
+            self._unheaded[index] += 1
+        elif not is_pause(packet, record.codec):
             self._clocks[index].set(packet, record.time_base)
             record.add(packet)
             yield float(packet.dts * record.time_base), packet, self._targets[index]

@@ -92,7 +92,7 @@ def write_reel(
             raise VerificationError(f"{info.source.url}: {container.name} cannot keep pictures apart in time; use .mov")
         copier = Copier(
             source, muxer.copies, info.source.url,
-            lenient=container.milliseconds, sample=sample, offsets=partial(timeline_offsets, info),
+            muxer=container.format, sample=sample, offsets=partial(timeline_offsets, info),
             shift=container.shift,
         )  # fmt: skip
         others = copier.packets()

@@ -230,7 +230,7 @@ def _expected(
         chapters = chapters_of(opened, shift)
         copier = Copier(
             opened, targets, source.url,
-            lenient=_muxer(result) == "matroska", offsets=partial(timeline_offsets, info), shift=shift,
+            muxer=_muxer(result), offsets=partial(timeline_offsets, info), shift=shift,
         )  # fmt: skip
         for _ in copier.packets():
             pass

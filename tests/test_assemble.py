@@ -453,6 +453,28 @@ def test_a_recording_of_an_earlier_clock_follows_at_once(tmp_path: Path) -> None
     assert 5.8 < ends - begins < 6.1
 
 
+@pytest.mark.parametrize("settings", [QUICK, FFV1])
+def test_sound_that_lost_its_headers_stays_out_where_it_must(tmp_path: Path, settings: EncoderSettings) -> None:
+    whole = rich_source(tmp_path / "whole.ts", frames=50).read_bytes()
+    packets = [whole[at : at + 188] for at in range(0, len(whole), 188)]
+    sound = [n for n, p in enumerate(packets) if (p[1] & 31) << 8 | p[2] == 257 and not p[1] & 64]
+    lost = set(sound[len(sound) // 2 :: 4])
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(p for n, p in enumerate(packets) if n not in lost))
+    with av.open(str(path)) as container:
+        coded = [bytes(p) for p in container.demux(audio=0) if p.size]
+    damaged = [data for data in coded if data[:2] not in (b"\xff\xf1", b"\xff\xf9")]
+    assert len(damaged) > 1
+    reel = Reel(path, settings)
+    made = reel.assemble()
+    left_out = f"{len(damaged)} damaged packets of audio stream 1 (aac) left out: only MPEG-TS holds them"
+    kept = reel.container.format == "mpegts"
+    assert (left_out in made.warnings) != kept
+    with av.open(str(reel.output)) as container:
+        assert sum(1 for p in container.demux(audio=0) if p.size) == len(coded) - len(damaged) * (not kept)
+    assert not [p for p in verify_reel(reel.source, reel.output).problems if "dB" not in p and "luma" not in p]
+
+
 def test_tags_of_any_name_are_kept_where_mp4_can(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", container_options={"movflags": "use_metadata_tags"}) as out:
