@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -111,16 +112,22 @@ def _bottom_first(frame: av.VideoFrame) -> bool:
     return True
 
 
-def rotation(frame: av.VideoFrame | None) -> tuple[int, list[str]]:
-    """Degrees counter-clockwise that a player applies, as a multiple of 90, with what it cannot express."""
-    if frame is None:
+def rotation(frame: av.VideoFrame) -> tuple[int, list[str]]:
+    """Degrees counter-clockwise that a player applies, as a multiple of 90, with what it cannot express.
+
+    By the display matrix (3×3, 16.16 fixed point, row by row). One that mirrors keeps on top what it shows there.
+    """
+    data = side_data(frame, "DISPLAYMATRIX")
+    if data is None:
         return 0, []
-    warnings = []
-    exact = frame.rotation % 360
+    a, b, _, c, d = np.frombuffer(data, np.int32, 5).astype(float)
+    if a * d == b * c:
+        return 0, ["its display matrix leaves nothing of the picture; it is taken for none"]
+    mirrors = a * d < b * c
+    exact = round(-math.degrees(math.atan2(b / math.hypot(b, d), (-a if mirrors else a) / math.hypot(a, c)))) % 360
     degrees = round(exact / 90) * 90 % 360
-    if exact % 90:
-        warnings.append(f"display rotation of {exact}° is taken as {degrees}°")
-    if _mirrored(frame):
+    warnings = [f"display rotation of {exact}° is taken as {degrees}°"] if exact % 90 else []
+    if mirrors:
         warnings.append("the display matrix mirrors the picture; the output keeps the rotation only")
     return degrees, warnings
 
@@ -143,12 +150,3 @@ def side_data(frame: av.VideoFrame, name: str) -> bytes | None:
         return bytes(cast(Any, SideDataContainer)(frame)[name])
     except (KeyError, ValueError):  # none, or PyAV does not know the name of some other side data
         return None
-
-
-def _mirrored(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix (3×3, 16.16 fixed point, row by row) turns the picture's handedness."""
-    data = side_data(frame, "DISPLAYMATRIX")
-    if data is None:
-        return False
-    a, b, _, c, d = np.frombuffer(data, np.int32, 5).astype(float)
-    return bool(a * d - b * c < 0)

@@ -1,5 +1,6 @@
 """What probing says, against how the files were made."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,33 @@ def test_shape_rotation_and_fields(tmp_path: Path) -> None:
         assert probed(tmp_path / f"{order}.mp4", interlaced=True, fields=order, frames=4).field_order == order
     dv = probed(tmp_path / "a.dv", video=Video("dvvideo", "yuv411p", 720, 480, 4, rate=Fraction(30000, 1001)))
     assert (dv.field_order, dv.fps, dv.warnings) == ("bff", Fraction(30000, 1001), ())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "degrees", "words"),  # (a, b, c, d) of x' = ax + cy, y' = bx + dy, with y downward
+    [
+        ((-1, 0, 0, 1), 0, "mirrors the picture"),
+        ((1, 0, 0, -1), 180, "mirrors the picture"),  # the bottom edge on top
+        ((0, 1, 1, 0), 270, "mirrors the picture"),  # the left edge on top
+        ((0, -1, -1, 0), 90, "mirrors the picture"),  # the right edge on top
+        ((0, 2, -2, 0), 270, None),
+        ((1, 0.5, -0.5, 1), 0, "display rotation of 333° is taken as 0°"),
+        ((0, 0, 0, 0), 0, "leaves nothing of the picture"),
+        ((1, 1, 1, 1), 0, "leaves nothing of the picture"),
+    ],
+)
+def test_display_matrices_of_every_kind(
+    tmp_path: Path, matrix: tuple[float, ...], degrees: int, words: str | None
+) -> None:
+    path = write(tmp_path / "a.mov", frames=2)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    info = probe(Source(str(path)))
+    assert info.rotation == degrees
+    assert [words in w for w in info.warnings if words] == [True] * bool(words)
 
 
 def test_what_pictures_carry_beside_luma_and_chroma_is_said(tmp_path: Path) -> None:
