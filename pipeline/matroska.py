@@ -46,11 +46,11 @@ def set_display_size(path: Path, track: int, size: tuple[int, int, int], name: s
         at, length = _find_tracks(f.read(1 << 16))
         f.seek(at)
         tracks = bytearray(f.read(length))
-        entry = [e for e in _elements(tracks) if e.kind == _TRACK_ENTRY][track]
+        entry = [e for e in elements(tracks) if e.kind == _TRACK_ENTRY][track]
         tracks[entry.start : entry.end] = _with_display_size(bytes(tracks[entry.start : entry.end]), size, name)
         if len(tracks) != length:
             raise VerificationError(f"{path}: its track header has no room for the display size")
-        for crc in (e for e in _elements(tracks) if e.kind == _CRC32):
+        for crc in (e for e in elements(tracks) if e.kind == _CRC32):
             tracks[crc.start : crc.end] = zlib.crc32(tracks[crc.end :]).to_bytes(4, "little")
         f.seek(at)
         f.write(tracks)
@@ -60,7 +60,7 @@ def _find_tracks(data: bytes) -> tuple[int, int]:
     """(offset, length) of the content of the Tracks element, from the beginning of a file."""
     at = 0
     while at < len(data):
-        element = _element(data, at)
+        element = element_at(data, at)
         if element.kind == _TRACKS:
             return element.start, element.end - element.start
         at = element.start if element.kind == _SEGMENT else element.end
@@ -71,10 +71,10 @@ def _with_display_size(entry: bytes, size: tuple[int, int, int], name: str) -> b
     """A TrackEntry's content with another display size and name, as long as before if the name has left room."""
     display = (_encode(kind, _number(value)) for kind, value in zip(_DISPLAY, size, strict=True))
     content = b""
-    for e in _elements(entry):
+    for e in elements(entry):
         if e.kind == _VIDEO:
             body = entry[e.start : e.end]
-            kept = b"".join(body[c.at : c.end] for c in _elements(body) if c.kind not in _DISPLAY)
+            kept = b"".join(body[c.at : c.end] for c in elements(body) if c.kind not in _DISPLAY)
             content += _encode(_VIDEO, kept + b"".join(display))
         elif e.kind != _NAME:
             content += entry[e.at : e.end]
@@ -84,15 +84,16 @@ def _with_display_size(entry: bytes, size: tuple[int, int, int], name: str) -> b
     return content + bytes([_VOID]) + (1 << 56 | max(0, spare)).to_bytes(8, "big") + bytes(max(0, spare))
 
 
-def _elements(data: bytes | bytearray) -> Iterator[Element]:
+def elements(data: bytes | bytearray) -> Iterator[Element]:
+    """The elements that follow each other; raises IndexError where they are cut off in a header."""
     at = 0
     while at < len(data):
-        element = _element(data, at)
+        element = element_at(data, at)
         yield element
         at = element.end
 
 
-def _element(data: bytes | bytearray, at: int) -> Element:
+def element_at(data: bytes | bytearray, at: int) -> Element:
     """The element whose ID stands at `at`."""
     id_bytes = 9 - data[at].bit_length()
     size_at = at + id_bytes

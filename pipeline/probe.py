@@ -24,10 +24,12 @@ from pipeline.demux import (
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
+from pipeline.matroska_links import linked_parts
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
+from pipeline.storage import open_input
 from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
 from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
@@ -106,6 +108,9 @@ def _describe(
     degrees, rotation_warnings = rotation(frame)
     warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
+    if "matroska" in container:
+        with open_input(source.url) as file:
+            warnings += linked_parts(file)
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import zlib
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from media import write_with_company
 
 from pipeline.errors import VerificationError
+from pipeline.frames import Source
 from pipeline.matroska import ROOM, display_size, set_display_size
+from pipeline.matroska_links import linked_parts
+from pipeline.probe import probe
 
 
 @pytest.mark.parametrize(
@@ -66,3 +71,55 @@ def test_no_room_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="no room"):
         set_display_size(path, 1, (4, 3, 3), "a long name indeed")
     assert path.read_bytes() == before
+
+
+# What FFmpeg writes, and another element of the same length (RFC 9559): EditionFlagDefault and EditionFlagOrdered,
+# ChapterUID and ChapterSegmentUUID, SegmentUUID and NextUUID.
+ORDERED = bytes.fromhex("45DB8101"), bytes.fromhex("45DD8101")
+ELSEWHERE = bytes.fromhex("73C4"), bytes.fromhex("6E67")
+NEXT = bytes.fromhex("73A490"), bytes.fromhex("3EB9238F")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ((), None),
+        ((ORDERED,), "its chapters are to be played in an order of their own; it is coloured from beginning to end"),
+        ((ORDERED, ELSEWHERE), "in an order of their own, with parts of other files; it is coloured"),
+        ((NEXT,), "it names other files as its neighbours"),
+    ],
+)
+def test_what_is_played_otherwise_than_it_is_stored_is_said(
+    tmp_path: Path, changes: tuple[tuple[bytes, bytes], ...], words: str | None
+) -> None:
+    path = write_with_company(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    for was, now in changes:
+        assert was in data
+        data = data.replace(was, now)
+    path.write_bytes(data)
+    said = [w for w in probe(Source(str(path))).warnings if "video streams" not in w]
+    assert len(said) == bool(words)
+    assert words is None or words in said[0]
+
+
+def test_chapters_behind_the_pictures_are_found() -> None:
+    chapters = ebml("1043A770", ebml("45B9", ebml("45DD", b"\1")))
+    cluster = ebml("1F43B675", bytes(5000))
+    place = 24 + len(cluster)
+    head = ebml(
+        "114D9B74", ebml("4DBB", ebml("53AB", bytes.fromhex("1043A770")) + ebml("53AC", place.to_bytes(2, "big")))
+    )
+    assert len(head) == 24
+    segment = head + cluster + chapters
+    for size in (None, len(segment)):
+        data = ebml("1A45DFA3", bytes(20)) + ebml("18538067", segment, size)
+        assert len(linked_parts(BytesIO(data))) == 1
+        for cut in range(0, len(data), 7):
+            assert len(linked_parts(BytesIO(data[:cut]))) <= 1
+
+
+def ebml(kind: str, body: bytes, size: int | None = -1) -> bytes:
+    """An element (RFC 8794); size: None where it is not told."""
+    told = b"\xff" if size is None else (1 << 14 | len(body)).to_bytes(2, "big")
+    return bytes.fromhex(kind) + told + body

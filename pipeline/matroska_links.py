@@ -1,0 +1,86 @@
+"""What a Matroska file says of a film beyond its own pictures in their order (RFC 9559, 5.1.7 and 17): not followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+from pipeline.matroska import Element, element_at, elements
+
+_EBML, _SEGMENT, _SEEK_HEAD, _INFO, _CHAPTERS, _CLUSTER = (
+    0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1549A966, 0x1043A770, 0x1F43B675,
+)  # fmt: skip
+_SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
+_EDITION, _ORDERED, _ATOM, _ELSEWHERE = 0x45B9, 0x45DD, 0xB6, 0x6E67  # the last: ChapterSegmentUUID
+_NEIGHBOURS = (0x3CB923, 0x3EB923)  # PrevUUID, NextUUID
+_HEADER = 12  # bytes of the longest ID and size
+_MOST_BYTES, _MOST_ELEMENTS = 1 << 20, 64  # of an element that is read, and before the pictures
+
+
+def linked_parts(f: IO[bytes]) -> list[str]:
+    """That a file wants to be played otherwise than from its beginning to its end, in words; damage says nothing."""
+    said = []
+    try:
+        for kind, content in _described(f):
+            if kind == _INFO and any(e.kind in _NEIGHBOURS for e in elements(content)):
+                said.append("it names other files as its neighbours (linked segments), which are not read")
+            said += _ordered(content) if kind == _CHAPTERS else []
+    except IndexError:
+        pass
+    return said
+
+
+def _ordered(chapters: bytes) -> Iterator[str]:
+    for edition in _inside(chapters, _EDITION):
+        if any(any(flag) for flag in _inside(edition, _ORDERED)):
+            elsewhere = any(_inside(atom, _ELSEWHERE) for atom in _inside(edition, _ATOM))
+            order = "an order of their own" + (", with parts of other files" if elsewhere else "")
+            yield f"its chapters are to be played in {order}; it is coloured from beginning to end, as it is stored"
+
+
+def _inside(content: bytes, kind: int) -> list[bytes]:
+    return [content[e.start : e.end] for e in elements(content) if e.kind == kind]
+
+
+def _described(f: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(ID, content) of the information on a file and of its chapters, wherever they stand."""
+    at, segment, seen, sought = 0, 0, set(), []
+    for _ in range(_MOST_ELEMENTS):
+        found = _read_at(f, at)
+        if found is None or found.kind == _CLUSTER:
+            break
+        if found.kind == _SEGMENT:
+            segment = at = found.start
+            continue
+        if found.kind == _SEEK_HEAD:
+            sought += [segment + position for position in _positions(_content(f, found))]
+        elif found.kind in (_INFO, _CHAPTERS):
+            seen.add(at)
+            yield found.kind, _content(f, found)
+        at = found.end
+    for at in sorted(set(sought) - seen):
+        found = _read_at(f, at)
+        if found is not None and found.kind in (_INFO, _CHAPTERS):
+            yield found.kind, _content(f, found)
+
+
+def _positions(seek_head: bytes) -> Iterator[int]:
+    """Where information and chapters are, from the beginning of the segment's content."""
+    for entry in _inside(seek_head, _SEEK):
+        kinds = [int.from_bytes(kind, "big") for kind in _inside(entry, _SEEK_ID)]
+        if kinds and kinds[0] in (_INFO, _CHAPTERS):
+            yield from (int.from_bytes(position, "big") for position in _inside(entry, _SEEK_POSITION))
+
+
+def _read_at(f: IO[bytes], at: int) -> Element | None:
+    f.seek(at)
+    header = f.read(_HEADER)
+    if len(header) < _HEADER or not header[0]:
+        return None
+    found = element_at(header, 0)
+    return Element(found.kind, at, at + found.start, at + found.end)
+
+
+def _content(f: IO[bytes], found: Element) -> bytes:
+    f.seek(found.start)
+    return f.read(min(found.end - found.start, _MOST_BYTES))
