@@ -95,6 +95,19 @@ def test_no_cycles() -> None:
         pytest.fail(" → ".join(e.args[1]))
 
 
+def test_scripts_import_what_there_is() -> None:
+    """Nothing else looks into them: they have no suffix, and run for minutes."""
+    known = modules()
+    texts = [path.read_text("utf-8") for path in sorted((ROOT / "scripts").iterdir()) if path.is_file()]
+    trees = [ast.parse(text) for text in texts if text.startswith(("#!/usr/bin/env python", '"""'))]
+    assert len(trees) > 5
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+        module = node.module or ""
+        if module.split(".")[0] in PACKAGES:
+            there = {getattr(n, "name", None) or getattr(n, "id", None) for n in ast.walk(known[module])}
+            assert {alias.name for alias in node.names} <= there, f"{module} has not all of {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["colorize", "--help"], ["probe", "--help"]])
 def test_help_needs_nothing_heavy(arguments: list[str]) -> None:
     code = f"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -195,3 +197,10 @@ def test_no_source_is_anyones_output(tmp_path: Path) -> None:
     linked.symlink_to(source)
     assert "would replace a source" in settled(planner(tmp_path), item(source))[1][0]
     assert "would replace a source" in settled(planner(tmp_path / "out"), item(source))[1][0]
+
+
+def test_the_script_that_measures_planning_still_plans() -> None:
+    script = Path(__file__).parents[1] / "scripts/bench_plan"
+    command = [sys.executable, str(script), "--images", "12", "--kinds", "zip"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.startswith("zip: 12, as 1 reels and 1 tasks")
