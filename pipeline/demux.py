@@ -155,6 +155,35 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
+def silent_streams(source: Source) -> tuple[int, ...]:
+    """Indices of sound and pictures that are announced and never come, as in cut broadcasts.
+
+    Only those are looked for of which nothing but the codec is known, as no muxer takes them.
+    """
+    with open_media(source) as container:
+        unknown = {s.index for s in container.streams if _is_unknown(s)}
+        for stream in container.streams:
+            if stream.index not in unknown:
+                stream.discard = Discard.all
+        try:
+            for packet in container.demux() if unknown else ():
+                if packet.size:
+                    unknown.discard(packet.stream.index)
+                if not unknown:
+                    break
+        except (FFmpegError, IndexError):  # what is unreadable, planning counts
+            return ()
+    return tuple(sorted(unknown))
+
+
+def _is_unknown(stream: Any) -> bool:
+    context = stream.codec_context
+    return bool(
+        context
+        and ((stream.type == "audio" and not context.sample_rate) or (stream.type == "video" and not context.width))
+    )
+
+
 @dataclass
 class DecodeReport:
     """What went wrong while reading, counted; `warnings` says it in words."""

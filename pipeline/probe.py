@@ -21,6 +21,7 @@ from pipeline.demux import (
     read_only,
     read_packets,
     rival_streams,
+    silent_streams,
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
@@ -30,6 +31,7 @@ from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
 from pipeline.storage import open_input
+from pipeline.streams import describe
 from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
 from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
@@ -114,6 +116,8 @@ def _describe(
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
+    silent = silent_streams(source)
+    warnings += [f"{describe(stream.container.streams[i])} holds nothing; it is left out" for i in silent]
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:
         warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
@@ -143,6 +147,7 @@ def _describe(
         field_order=order,
         mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,
+        silent=silent,
         warnings=tuple(warnings),
     )
 

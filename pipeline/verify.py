@@ -222,7 +222,7 @@ def _expected(
     with open_media(source) as opened:
         covers = cover_pictures(opened)
         attached = [len(data) for data in covers.values()] + [len(s.data) for s in opened.streams.attachments]
-        kept = [s.index for s in opened.streams if s.index == info.index or _has_packets(s)]
+        kept = [s.index for s in opened.streams if _has_packets(s) and s.index not in info.silent]
         others = [index for index in kept if index != info.index]
         if len(others) != len(units):
             return f"{len(units)} other streams, expected {len(others)}"

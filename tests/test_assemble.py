@@ -475,6 +475,20 @@ def test_sound_that_lost_its_headers_stays_out_where_it_must(tmp_path: Path, set
     assert not [p for p in verify_reel(reel.source, reel.output).problems if "dB" not in p and "luma" not in p]
 
 
+@pytest.mark.parametrize("settings", [QUICK, FFV1])
+def test_sound_that_is_announced_and_never_comes_is_left_out(tmp_path: Path, settings: EncoderSettings) -> None:
+    path = rich_source(tmp_path / "whole.ts", audio=("aac", "ac3"))
+    whole = path.read_bytes()
+    packets = [whole[at : at + 188] for at in range(0, len(whole), 188)]
+    path.write_bytes(b"".join(p for p in packets if (p[1] & 31) << 8 | p[2] != 257))
+    reel = Reel(path, settings)
+    assert "audio stream 1 (aac) holds nothing; it is left out" in reel.info.warnings
+    reel.assemble()
+    with av.open(str(reel.output)) as container:
+        assert [s.codec_context.name for s in container.streams][1:] == ["ac3"]
+    assert not [p for p in verify_reel(reel.source, reel.output).problems if "dB" not in p and "luma" not in p]
+
+
 def test_tags_of_any_name_are_kept_where_mp4_can(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", container_options={"movflags": "use_metadata_tags"}) as out:
