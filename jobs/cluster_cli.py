@@ -269,4 +269,5 @@ def clean_command(job: str | None, every: bool, output: str | None, as_json: boo
                 raise
             done.append(facts | {"error": str(e)})
     said = [d["error"] or f"{d['files']} files removed, {size(d['bytes'])}" for d in done]
-    echo({"jobs": done} if as_json else "\n".join(f"{d['job']}: {line}" for d, line in zip(done, said, strict=True)))
+    lines = "\n".join(f"{d['job']}: {line}" for d, line in zip(done, said, strict=True))
+    echo({"jobs": done} if as_json else lines or f"no jobs in {output}")

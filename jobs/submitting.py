@@ -86,14 +86,14 @@ def last_submission(job: Job) -> Submitted:
 def stored_request(job: Job, only: Only) -> Request:
     """The request of a job folder, for a driver on the cluster; raises InputError where there is none."""
     stored = _stored(job)
-    recipe = stored["recipe"]
-    fps = Fraction(recipe["fps"]) if recipe["fps"] else None
-    shares = Shares("auto", **stored["shares"])
     try:
+        recipe = stored["recipe"]
+        fps = Fraction(recipe["fps"]) if recipe["fps"] else None
         made = Recipe(**(recipe | {"fps": fps, "limits": Limits(**recipe["limits"])}))
-    except TypeError as e:
+        shares = Shares("auto", **stored["shares"])
+        return Request(tuple(stored["inputs"]), job.outdir, made, None, bool(stored["overwrite"]), False, shares, only)
+    except (TypeError, KeyError) as e:
         raise InputError(f"{job.folder}: another version of reelcolor submitted it ({e}); submit it again") from e
-    return Request(tuple(stored["inputs"]), job.outdir, made, None, bool(stored["overwrite"]), False, shares, only)
 
 
 def connect(address: str | None) -> Any:

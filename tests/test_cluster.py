@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,7 +154,8 @@ def test_jobs_are_found_by_folder_or_name(tmp_path: Path) -> None:
 
 
 def test_where_there_are_no_jobs_that_is_said(tmp_path: Path) -> None:
-    assert CliRunner().invoke(main, ["jobs", "list", "-o", str(tmp_path)]).output == f"no jobs in {tmp_path}\n"
+    for command in (["list"], ["clean", "--all"]):
+        assert CliRunner().invoke(main, ["jobs", *command, "-o", str(tmp_path)]).output == f"no jobs in {tmp_path}\n"
 
 
 # --- what is sent and stored
@@ -274,10 +276,19 @@ def test_a_job_that_the_cluster_does_not_take_is_none(
     assert last_submission(sent.job) == sent
 
 
-def test_a_request_of_another_version_is_refused(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored["recipe"].update({"of-tomorrow": 1}),
+        lambda stored: stored["recipe"].pop("limits"),
+        lambda stored: stored["shares"].update({"of-tomorrow": 1}),
+        lambda stored: stored.pop("shares"),
+    ],
+)
+def test_a_request_of_another_version_is_refused(client: Client, tmp_path: Path, change: Callable[[Any], Any]) -> None:
     sent = submit(Request(("s3://archive/reels",), tmp_path), None, "image")
     stored = json.loads((sent.job.folder / "request.json").read_text())
-    stored["recipe"]["of-tomorrow"] = 1
+    change(stored)
     (sent.job.folder / "request.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match="another version of reelcolor submitted it"):
         stored_request(sent.job, "all")
