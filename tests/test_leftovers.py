@@ -92,4 +92,4 @@ def test_usage(tmp_path: Path) -> None:
     assert "give either a JOB or --all" in jobs("clean", code=2)
     assert "give either a JOB or --all" in jobs("clean", "x", "--all", "-o", tmp_path, code=2)
     assert "of which OUTDIR" in jobs("clean", "--all", code=2)
-    assert jobs("clean", "--all", "-o", tmp_path) == "\n"
+    assert jobs("clean", "--all", "-o", tmp_path) == f"no jobs in {tmp_path}\n"
