@@ -61,6 +61,7 @@ def _video(item: Item, fps: Fraction | None) -> dict[str, Any]:
         "height": info.height,
         "sar": str(info.sar),
         "rotation": info.rotation,
+        "mirrored": info.mirrored,
         "pix_fmt": info.pix_fmt,
         "bit_depth": info.bit_depth,
         "fps": str(info.fps),
@@ -115,7 +116,8 @@ def in_words(d: dict[str, Any]) -> str:
     lines = [
         f"{d['input']}: {d['codec']} in {d['container']}, {d['width']}×{d['height']}"
         + (f", pixel aspect {d['sar']}" if d["sar"] != "1" else "")
-        + (f", rotated {d['rotation']}°" if d["rotation"] else ""),
+        + (f", rotated {d['rotation']}°" if d["rotation"] else "")
+        + (", mirrored" if d["mirrored"] else ""),
         f"  {d['frames']} frames, {rate} fps{' on average (variable)' if d['vfr'] else ''}, {d['seconds']:.2f} s"
         + ("" if d["timestamps"] else ", no timestamps in the file"),
         f"  {d['pix_fmt']}, {d['bit_depth']} bit, {_told(d, 'range')} range, matrix {_told(d, 'matrix')}, "

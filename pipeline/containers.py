@@ -207,6 +207,7 @@ def _lost_properties(trial: Source, info: StreamInfo, spec: EncoderSpec) -> list
         "primaries": (spec.color.primaries, read.color.primaries),
         "field order": (spec.field_order, read.field_order),
         "rotation": (info.rotation, read.rotation),
+        "mirroring": (info.mirrored, read.mirrored),
         "pixel aspect": (spec.sar.limit_denominator(255), read.sar.limit_denominator(255)),
     }
     return [f"its {name} is lost" for name, (meant, got) in pairs.items() if meant != got]

@@ -75,6 +75,7 @@ class StreamInfo:
     decoding_times: bool = False
     sar: Fraction = Fraction(1)
     rotation: int = 0  # degrees counter-clockwise that a player applies: 0, 90, 180, 270
+    mirrored: bool = False  # left to right, by a player, after that
     field_order: FieldOrder = "progressive"
     mixed_fields: bool = False  # interlaced, but some pictures say that they are progressive
     field_packets: bool = False  # a picture is two packets, one a field

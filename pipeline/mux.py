@@ -196,8 +196,8 @@ class ReelMuxer:
         stream.metadata.update(stream_metadata(original))
         if self._shapes_pixels:
             stream.metadata["title"] = self._video_title(original) + ROOM
-        if self._info.rotation:
-            cast(Any, stream).set_display_rotation(self._info.rotation)
+        if self._info.rotation or self._info.mirrored:
+            cast(Any, stream).set_display_rotation(self._info.rotation, hflip=self._info.mirrored)
         if self._container.format == "mpegts":
             stream.id = original.id
         return stream

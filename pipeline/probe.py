@@ -32,7 +32,7 @@ from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
 from pipeline.storage import open_input
 from pipeline.streams import describe
-from pipeline.tags import color_tags, color_warnings, field_order, left_out, rotation
+from pipeline.tags import color_tags, color_warnings, field_order, left_out, orientation
 from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def _describe(
     context = stream.codec_context
     layout = pixel_layout(frame.format.name)
     order, order_warnings = _fields(context, frame, index)
-    degrees, rotation_warnings = rotation(frame)
-    warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *rotation_warnings]
+    degrees, mirrored, display_warnings = orientation(frame)
+    warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *display_warnings]
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
     if "matroska" in container:
         with open_input(source.url) as file:
@@ -144,6 +144,7 @@ def _describe(
         decoding_times=by_decoder,
         sar=stream.sample_aspect_ratio or Fraction(1),
         rotation=degrees,
+        mirrored=mirrored,
         field_order=order,
         mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,

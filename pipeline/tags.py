@@ -112,24 +112,23 @@ def _bottom_first(frame: av.VideoFrame) -> bool:
     return True
 
 
-def rotation(frame: av.VideoFrame) -> tuple[int, list[str]]:
-    """Degrees counter-clockwise that a player applies, as a multiple of 90, with what it cannot express.
+def orientation(frame: av.VideoFrame) -> tuple[int, bool, list[str]]:
+    """Degrees counter-clockwise that a player turns the picture, as a multiple of 90, and whether it then mirrors it
+    left to right; with what these cannot express.
 
-    By the display matrix (3×3, 16.16 fixed point, row by row). One that mirrors keeps on top what it shows there.
+    By the display matrix (3×3, 16.16 fixed point, row by row).
     """
     data = side_data(frame, "DISPLAYMATRIX")
     if data is None:
-        return 0, []
+        return 0, False, []
     a, b, _, c, d = np.frombuffer(data, np.int32, 5).astype(float)
     if a * d == b * c:
-        return 0, ["its display matrix leaves nothing of the picture; it is taken for none"]
+        return 0, False, ["its display matrix leaves nothing of the picture; it is taken for none"]
     mirrors = a * d < b * c
     exact = round(-math.degrees(math.atan2(b / math.hypot(b, d), (-a if mirrors else a) / math.hypot(a, c)))) % 360
     degrees = round(exact / 90) * 90 % 360
     warnings = [f"display rotation of {exact}° is taken as {degrees}°"] if exact % 90 else []
-    if mirrors:
-        warnings.append("the display matrix mirrors the picture; the output keeps the rotation only")
-    return degrees, warnings
+    return degrees, mirrors, warnings
 
 
 def left_out(frame: av.VideoFrame, stream: VideoStream) -> list[str]:

@@ -42,6 +42,7 @@ class Video:
     time_base: Fraction | None = None
     sar: Fraction | None = None
     rotation: int = 0
+    mirrored: bool = False
     tags: dict[str, int] = field(default_factory=dict)  # colorspace, color_range, color_trc, color_primaries
     interlaced: bool = False
     fields: str = "tff"  # or "bff": their order, where interlaced
@@ -122,8 +123,8 @@ def add_video(container: Any, video: Video) -> Any:
         context.max_b_frames = video.b_frames
     if video.sar:
         context.sample_aspect_ratio = video.sar
-    if video.rotation:
-        stream.set_display_rotation(video.rotation)
+    if video.rotation or video.mirrored:
+        stream.set_display_rotation(video.rotation, hflip=video.mirrored)
     if video.interlaced:
         context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
     for name, value in video.tags.items():

@@ -24,6 +24,7 @@ from pipeline.errors import ReelcolorError, StorageError, VerificationError
 from pipeline.frames import SegmentFile, Source, StreamInfo
 from pipeline.join import decoding_times
 from pipeline.probe import other_streams, probe
+from pipeline.tags import side_data
 from pipeline.verify import verify_reel
 
 FFV1, PRORES = PROFILES["preservation"], PROFILES["mezzanine"]
@@ -137,6 +138,18 @@ def test_shape_tags_and_fields(tmp_path: Path, settings: EncoderSettings) -> Non
         codes = stream.codec_context.color_range, stream.codec_context.colorspace, stream.codec_context.color_trc
         assert codes == (2, 5, 6)
         assert stream.codec_context.color_primaries == 5
+
+
+@pytest.mark.parametrize("settings", [QUICK, FFV1, PRORES], ids=lambda s: s.codec)
+@pytest.mark.parametrize("rotation", [0, 270])
+def test_what_players_mirror_they_mirror(tmp_path: Path, rotation: int, settings: EncoderSettings) -> None:
+    reel = Reel(write(tmp_path / "a.mp4", frames=4, rotation=rotation, mirrored=True), settings)
+    reel.assemble()
+    matrices = []
+    for path in (tmp_path / "a.mp4", reel.output):
+        with av.open(str(path)) as file:
+            matrices.append(side_data(next(file.decode(video=0)), "DISPLAYMATRIX"))
+    assert matrices[0] == matrices[1] is not None
 
 
 def test_mp4_with_sound_text_chapters_and_cover(tmp_path: Path) -> None:

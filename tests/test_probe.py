@@ -154,20 +154,20 @@ def test_shape_rotation_and_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "degrees", "words"),  # (a, b, c, d) of x' = ax + cy, y' = bx + dy, with y downward
+    ("matrix", "degrees", "mirrored", "words"),  # (a, b, c, d) of x' = ax + cy, y' = bx + dy, with y downward
     [
-        ((-1, 0, 0, 1), 0, "mirrors the picture"),
-        ((1, 0, 0, -1), 180, "mirrors the picture"),  # the bottom edge on top
-        ((0, 1, 1, 0), 270, "mirrors the picture"),  # the left edge on top
-        ((0, -1, -1, 0), 90, "mirrors the picture"),  # the right edge on top
-        ((0, 2, -2, 0), 270, None),
-        ((1, 0.5, -0.5, 1), 0, "display rotation of 333° is taken as 0°"),
-        ((0, 0, 0, 0), 0, "leaves nothing of the picture"),
-        ((1, 1, 1, 1), 0, "leaves nothing of the picture"),
+        ((-1, 0, 0, 1), 0, True, None),
+        ((1, 0, 0, -1), 180, True, None),  # the bottom edge on top
+        ((0, 1, 1, 0), 270, True, None),  # the left edge on top
+        ((0, -1, -1, 0), 90, True, None),  # the right edge on top
+        ((0, 2, -2, 0), 270, False, None),
+        ((1, 0.5, -0.5, 1), 0, False, "display rotation of 333° is taken as 0°"),
+        ((0, 0, 0, 0), 0, False, "leaves nothing of the picture"),
+        ((1, 1, 1, 1), 0, False, "leaves nothing of the picture"),
     ],
 )
 def test_display_matrices_of_every_kind(
-    tmp_path: Path, matrix: tuple[float, ...], degrees: int, words: str | None
+    tmp_path: Path, matrix: tuple[float, ...], degrees: int, mirrored: bool, words: str | None
 ) -> None:
     path = write(tmp_path / "a.mov", frames=2)
     data = bytearray(path.read_bytes())
@@ -176,7 +176,7 @@ def test_display_matrices_of_every_kind(
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     info = probe(Source(str(path)))
-    assert info.rotation == degrees
+    assert (info.rotation, info.mirrored) == (degrees, mirrored)
     assert [words in w for w in info.warnings if words] == [True] * bool(words)
 
 
