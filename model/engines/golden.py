@@ -47,7 +47,7 @@ def golden(model: Subject, temperature: float, h: int, w: int) -> Golden:
         _log.info("%s: %s; it is made anew", path, e)
     frames = golden_frames(h, w)
     ab = reference(model, temperature, frames)
-    keep(path, header, save({"lightness": frames, "ab": ab}))
+    keep(path, header, save({"lightness": frames, "ab": np.ascontiguousarray(ab)}))  # else it saves another order
     return frames, ab
 
 
