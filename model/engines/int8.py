@@ -140,11 +140,20 @@ def _shipped(model: Subject, folder: Path) -> bytes:
 
 
 def _after_the_logits(graph: Any) -> list[str]:
-    """Names of what divides the logits by the temperature, and of the convolutions of probabilities."""
-    softmaxes = [node for node in graph.graph.node if node.op_type == "Softmax"]
-    before, after = {node.input[0] for node in softmaxes}, {node.output[0] for node in softmaxes}
-    divisions = [node.name for node in graph.graph.node if node.op_type == "Div" and node.output[0] in before]
-    return divisions + [node.name for node in graph.graph.node if node.op_type == "Conv" and node.input[0] in after]
+    """Names of all that is computed from the logits, up to the annealed mean."""
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    reached = set()
+    for node in graph.graph.node:
+        if node.op_type == "Softmax":
+            while node.op_type != "Conv":
+                node = makers[node.input[0]]
+            reached.add(node.output[0])
+    names = []
+    for node in graph.graph.node:  # each after those that it needs
+        if not reached.isdisjoint(node.input):
+            names.append(node.name)
+            reached.update(node.output)
+    return names
 
 
 def _inputs(graph: Any, temperature: float, batches: NDArray[np.float32]) -> Iterator[Inputs]:
