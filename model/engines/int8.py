@@ -142,13 +142,12 @@ def _shipped(model: Subject, folder: Path) -> bytes:
 def _after_the_logits(graph: Any) -> list[str]:
     """Names of all that is computed from the logits, up to the annealed mean."""
     makers = {name: node for node in graph.graph.node for name in node.output}
-    reached = set()
-    for node in graph.graph.node:
-        if node.op_type == "Softmax":
-            while node.op_type != "Conv":
-                node = makers[node.input[0]]
-            reached.add(node.output[0])
-    names = []
+    reached, names = set(), []
+    for softmax in (node for node in graph.graph.node if node.op_type == "Softmax"):
+        before = makers[softmax.input[0]]
+        while before.op_type != "Conv":
+            before = makers[before.input[0]]
+        reached.add(before.output[0])
     for node in graph.graph.node:  # each after those that it needs
         if not reached.isdisjoint(node.input):
             names.append(node.name)
