@@ -156,11 +156,15 @@ def _describe(
 def _fields(context: VideoCodecContext, frame: av.VideoFrame, index: PacketIndex) -> tuple[FieldOrder, list[str]]:
     """As `field_order`; where the first picture is progressive, by what most of the interlaced ones say."""
     top, bottom = index.fields
-    if frame.interlaced_frame or not top + bottom:
-        return field_order(context, frame)
-    return ("tff" if top >= bottom else "bff"), [
-        f"{top + bottom} of its pictures are interlaced, and all are treated so"
-    ]
+    order, warnings = field_order(context, frame)
+    if not frame.interlaced_frame and top + bottom:
+        order = "tff" if top >= bottom else "bff"
+        warnings = [f"{top + bottom} of its pictures are interlaced, and all are treated so"]
+    if other := {"tff": bottom, "bff": top}.get(order, 0):
+        warnings.append(
+            f"{other} of its pictures have the other order of fields; they are marked as the rest ({order})"
+        )
+    return order, warnings
 
 
 def _timing(stream: VideoStream, index: PacketIndex, fps: Fraction | None, *, told: bool, by_decoder: bool) -> Timing:

@@ -133,6 +133,17 @@ def test_few_interlaced_pictures_are_enough(tmp_path: Path) -> None:
     assert marks == [True] * 69 + [False] * 6, "FFmpeg drops a picture where a sequence of another kind begins"
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+@pytest.mark.parametrize(("fields", "others"), [("tff", "bff"), ("bff", "tff")])
+def test_another_order_of_fields_is_said(tmp_path: Path, codec: str, fields: str, others: str) -> None:
+    parts = ({"interlaced": True, "fields": order, "height": 64} for order in (fields, others))
+    info = probe(Source(str(spliced(tmp_path, codec, *parts))))
+    assert (info.field_order, info.mixed_fields) == (fields, False)
+    assert info.warnings == (
+        f"6 of its pictures have the other order of fields; they are marked as the rest ({fields})",
+    )
+
+
 def test_interlaced_pictures_that_no_header_told_of_are_said(tmp_path: Path) -> None:
     path = spliced(tmp_path, "mpeg4", {}, {"interlaced": True})
     info, report = probe(Source(str(path))), DecodeReport()
