@@ -91,8 +91,11 @@ def _full_by_kind(context: VideoCodecContext, layout: PixelLayout) -> bool:
 def field_order(context: VideoCodecContext, frame: av.VideoFrame | None) -> tuple[FieldOrder, list[str]]:
     """Order of the fields by the first frame's flags where it is interlaced, else by the headers; with warnings.
 
-    The frame goes first because FFmpeg's headers call every interlaced H.264 stream top field first.
+    The frame goes first because FFmpeg's headers call every interlaced H.264 stream top field first. HEVC codes fields
+    as pictures of their own, which FFmpeg leaves apart; such a picture has no other field in it.
     """
+    if frame is not None and frame.interlaced_frame and context.codec.canonical_name == "hevc":
+        return "progressive", ["its pictures are single fields; they stay apart, and are not marked as fields"]
     if frame is not None and frame.interlaced_frame:
         return ("bff" if _bottom_first(frame) else "tff"), []
     return _FIELD_ORDERS.get(context.field_order, "progressive"), []

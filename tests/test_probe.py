@@ -153,6 +153,13 @@ def test_shape_rotation_and_fields(tmp_path: Path) -> None:
     assert (dv.field_order, dv.fps, dv.warnings) == ("bff", Fraction(30000, 1001), ())
 
 
+def test_fields_that_hevc_codes_as_pictures_are_not_taken_for_frames(tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none:pools=1:interlace=tff"}
+    info = probed(tmp_path / "a.mkv", codec="libx265", frames=6, options=options)
+    assert (info.field_order, info.height, info.frames) == ("progressive", 48, 6)
+    assert info.warnings == ("its pictures are single fields; they stay apart, and are not marked as fields",)
+
+
 @pytest.mark.parametrize(
     ("matrix", "degrees", "mirrored", "words"),  # (a, b, c, d) of x' = ax + cy, y' = bx + dy, with y downward
     [
