@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_train import recipe
 
+from jobs import pool
 from jobs.training_workers import Tell, work_together
 from model.data import Photos, in_memory
 from model.group import Group
@@ -135,14 +136,15 @@ def test_workers_meet_on_the_cluster_at_an_address(tmp_path: Path, capfd: pytest
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
-    address = cluster.address
-    try:
-        heard: list[str] = []
-        work_together(functools.partial(meet, tmp_path), 2, address, tmp_path / "ray", heard.append)
-        assert not ray.is_initialized()
-    finally:
-        cluster.shutdown()
+    heard: list[str] = []
+    with pool.environment(pool._settings()):  # the token that Ray has been imported to ask for
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+        address = cluster.address
+        try:
+            work_together(functools.partial(meet, tmp_path), 2, address, tmp_path / "ray", heard.append)
+            assert not ray.is_initialized()
+        finally:
+            cluster.shutdown()
     assert capfd.readouterr().out == ""
     assert sorted(heard) == ["worker 0 of 2", "worker 1 of 2"]
     assert {(tmp_path / rank).read_text() for rank in "01"} == {address}
