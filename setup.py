@@ -53,6 +53,7 @@ setup(
             "scikit-image>=0.26",
             "scikit-learn>=1.9",
             "tensorrt-cu13-bindings>=11.4",  # the API alone, that calls are held against; no libraries
+            "threadpoolctl>=3.6",
         ],
         "int8": ["nncf>=3.4", "onnxruntime>=1.31"],
         "s3": ["s3fs>=2026.9"],  # of fsspec's own version

@@ -225,9 +225,8 @@ class _Clock:
             return self._last
         following = self._last + self._step
         pts = following if told is None else told + self._offset
-        if (
-            pts < self._last - self._jump or pts - self._last > self._ahead
-        ):  # a new timeline: goes on where the last one ended
+        if pts < self._last - self._jump or pts - self._last > self._ahead:
+            # A new timeline: goes on where the last one ended.
             self._offset += following - pts
             pts = following
         late = pts <= self._last

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -155,18 +155,20 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
-def silent_streams(source: Source) -> tuple[int, ...]:
-    """Indices of sound and pictures that are announced and never come, as in cut broadcasts.
+def silent_streams(source: Source, streams: Iterable[Any]) -> tuple[int, ...]:
+    """Indices of those of its sound and picture `streams` that are announced and never come, as in cut broadcasts.
 
     Only those are looked for of which nothing but the codec is known, as no muxer takes them.
     """
+    unknown = {s.index for s in streams if _is_unknown(s)}
+    if not unknown:
+        return ()
     with open_media(source) as container:
-        unknown = {s.index for s in container.streams if _is_unknown(s)}
         for stream in container.streams:
             if stream.index not in unknown:
                 stream.discard = Discard.all
         try:
-            for packet in container.demux() if unknown else ():
+            for packet in container.demux():
                 if packet.size:
                     unknown.discard(packet.stream.index)
                 if not unknown:

@@ -24,12 +24,13 @@ Floats = NDArray[np.floating[Any]]
 Codes = NDArray[np.int16]
 
 _TOLERANCE = 1 + 1e-4  # codes of 255, of the grey of equal lightness; the rest is for rounding in float32
-_TRIES = 24  # for the blocks that missed; then the best is taken
-_PULLS = 16  # toward neutral, of chroma that is beyond the gamut once it is coded, each by
+_TRIES = 96  # for the blocks that missed; then the best is taken
+_PULLS = 64  # toward neutral, of chroma that is beyond the gamut once it is coded, each by
 _PULL = 0.5  # of what it then is
 _NUDGE = 0.8  # codes by which a try aims further where the one before missed
 _JITTER = 0.3  # codes, at most, by which it differs at random
 _STEPS = 16  # of a code, that samples of luma are rounded to before they are transformed
+_LARGEST = 1023  # coefficient of a baseline file (T.81 F.1.2)
 _BAND = 1 << 10  # blocks of a component that are coded at a time
 
 _HALVES = (2 * np.arange(8) + 1) * np.pi / 16
@@ -50,9 +51,9 @@ _BY_ROWS = np.kron(np.eye(8), _ROWS)
 _CR_R, _CB_G, _CR_G, _CB_B, _HALF = 91881, -22554, -46802, 116130, 1 << 15
 _PAD = 256  # of the tables by luma and what chroma adds, which reaches 227 beyond 0 and 255
 
-_LUMA_TABLE = np.ones(64, np.uint8)
-# T.81 table K.2 as libjpeg scales it to quality 90.
-_CHROMA_TABLE = np.array([3, 4, 4, 5, 4, 5, 9, 5, 5, 9, 20, 13, 11, 13, *[20] * 50], np.uint8)
+_FINEST = np.ones(64, np.uint8)  # quantisation, of luma always
+# Of chroma: T.81 table K.2 as libjpeg scales it to quality 90, and the finest where that colours white or black.
+_CHROMA_TABLES = np.array([3, 4, 4, 5, 4, 5, 9, 5, 5, 9, 20, 13, 11, 13, *[20] * 50], np.uint8), _FINEST
 
 
 def encode(rgb: Plane, source: Plane) -> bytes:
@@ -61,25 +62,38 @@ def encode(rgb: Plane, source: Plane) -> bytes:
     source: sRGB codes (H, W, 3), or grey (H, W). The grey of equal L* of what libjpeg decodes is within one code of
     the source's. Where no luma gives that, in colours at the edge of the gamut, the nearest is taken.
     """
+    for chroma_table in _CHROMA_TABLES:
+        data, misses = _encoded(rgb, source, chroma_table)
+        if not misses:
+            break
+    return data
+
+
+def _encoded(rgb: Plane, source: Plane, chroma_table: NDArray[np.uint8]) -> tuple[bytes, int]:
+    """The file with chroma quantised by this table, and how many pixels are not at their lightness."""
     height, width = rgb.shape[:2]
     across = -(-width // 8)
     rows = max(1, _BAND // across) * 8
-    bands = [Symbols.of(_band(rgb[top : top + rows], source[top : top + rows])) for top in range(0, height, rows)]
+    bands, misses = [], 0
+    for top in range(0, height, rows):
+        blocks, missed = _band(rgb[top : top + rows], source[top : top + rows], chroma_table)
+        bands.append(Symbols.of(blocks))
+        misses += missed
     tables = best_tables(sum((band.counts() for band in bands), np.zeros(1024, np.int64)))
     intervals = (band.coded(tables) for band in bands)
-    return container((width, height), (_LUMA_TABLE, _CHROMA_TABLE), tables, rows // 8 * across, intervals)
+    return container((width, height), (_FINEST, chroma_table), tables, rows // 8 * across, intervals), misses
 
 
-def _band(rgb: Plane, source: Plane) -> Blocks:
-    """The quantised blocks (N, 3, 64) of luma, Cb and Cr of some rows.
+def _band(rgb: Plane, source: Plane, table: NDArray[np.uint8]) -> tuple[Blocks, int]:
+    """The quantised blocks (N, 3, 64) of luma, Cb and Cr of some rows, and how many pixels miss their lightness.
 
     Chroma that lets no luma show the lightness, beyond the gamut once it is coded, is pulled toward neutral.
     """
     limits = _limits(source)
     red, green, blue = np.moveaxis(_in_blocks(rgb).astype(np.float64), -1, 0)
     chroma: Floats = np.stack([red * r + green * g + blue * b for r, g, b in (_CB, _CR)])
-    blocks = _quantised(chroma)
-    shown = _shown(blocks)
+    blocks = _quantised(chroma, table)
+    shown = _shown(blocks, table)
     lowest, highest = _permitted(limits, shown)
     for _ in range(_PULLS):
         astray = lowest > highest
@@ -87,21 +101,23 @@ def _band(rgb: Plane, source: Plane) -> Blocks:
         if not again.size:
             break
         chroma[:, again] -= _PULL * astray[again] * shown[:, again]
-        blocks[:, again] = _quantised(chroma[:, again])
-        shown[:, again] = _shown(blocks[:, again])
+        blocks[:, again] = _quantised(chroma[:, again], table)
+        shown[:, again] = _shown(blocks[:, again], table)
         lowest[again], highest[again] = _permitted(limits[:, again], shown[:, again])
-    return np.stack([_luma(lowest, np.maximum(lowest, highest)), *blocks], axis=1)
+    luma = _luma(lowest, np.maximum(lowest, highest))
+    missed = int(np.count_nonzero(_misses(luma, lowest, highest)))
+    return np.stack([luma, *blocks], axis=1), missed
 
 
-def _quantised(chroma: Floats) -> Blocks:
-    """Coefficients (2, N, 64) of Cb and Cr (2, N, 64) about 0."""
-    blocks: Blocks = np.rint(chroma @ _DCT.T / _CHROMA_TABLE).astype(np.int16)
+def _quantised(chroma: Floats, table: NDArray[np.uint8]) -> Blocks:
+    """Coefficients (2, N, 64) of Cb and Cr (2, N, 64) about 0, within what a baseline file can hold."""
+    blocks: Blocks = np.clip(np.rint(chroma @ _DCT.T / table), -_LARGEST, _LARGEST).astype(np.int16)
     return blocks
 
 
-def _shown(blocks: Blocks) -> NDArray[np.int64]:
+def _shown(blocks: Blocks, table: NDArray[np.uint8]) -> NDArray[np.int64]:
     """What a decoder makes of `_quantised`."""
-    coefficients = (blocks * _CHROMA_TABLE.astype(np.int16)).reshape(-1, 64)
+    coefficients = (blocks * table.astype(np.int16)).reshape(-1, 64)
     return _decoded(coefficients).reshape(blocks.shape).astype(np.int64) - 128
 
 
@@ -131,9 +147,9 @@ def _between(lowest: Codes, highest: Codes) -> Floats:
 
 
 def _transformed(samples: Floats) -> Blocks:
-    """Luma coefficients (N, 64) of samples about 0; within the 10 bits that a baseline file can hold (T.81 F.1.2)."""
+    """Luma coefficients (N, 64) of samples about 0, within what a baseline file can hold."""
     stepped = np.rint(samples * _STEPS) / _STEPS
-    blocks: Blocks = np.clip(np.rint(stepped @ _DCT.T), -1023, 1023).astype(np.int16)
+    blocks: Blocks = np.clip(np.rint(stepped @ _DCT.T), -_LARGEST, _LARGEST).astype(np.int16)
     return blocks
 
 

@@ -132,13 +132,15 @@ def container(
     intervals, but the last.
     """
     width, height = size
-    parts = [b"\xff\xd8", _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")]
-    parts += [_segment(0xDB, bytes([number, *table])) for number, table in enumerate(quantization)]
+    parts = [b"\xff\xd8", marker_segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")]
+    parts += [marker_segment(0xDB, bytes([number, *table])) for number, table in enumerate(quantization)]
     components = bytes([1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1])
-    parts.append(_segment(0xC0, struct.pack(">BHHB", 8, height, width, 3) + components))
-    parts += [_segment(0xC4, table.segment(kind=number % 2, number=number // 2)) for number, table in enumerate(tables)]
-    parts.append(_segment(0xDD, struct.pack(">H", interval)))
-    parts.append(_segment(0xDA, bytes([3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0])))
+    parts.append(marker_segment(0xC0, struct.pack(">BHHB", 8, height, width, 3) + components))
+    parts += [
+        marker_segment(0xC4, table.segment(kind=number % 2, number=number // 2)) for number, table in enumerate(tables)
+    ]
+    parts.append(marker_segment(0xDD, struct.pack(">H", interval)))
+    parts.append(marker_segment(0xDA, bytes([3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0])))
     for number, data in enumerate(intervals):
         if number:
             parts.append(bytes([0xFF, 0xD0 + (number - 1) % 8]))
@@ -146,7 +148,8 @@ def container(
     return b"".join([*parts, b"\xff\xd9"])
 
 
-def _segment(marker: int, payload: bytes) -> bytes:
+def marker_segment(marker: int, payload: bytes) -> bytes:
+    """A marker with its length and what it says (B.1.1.4)."""
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pipeline import jpeg_luma
 from pipeline.errors import InputError
 from pipeline.frames import Plane
+from pipeline.jpeg_scan import marker_segment
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
@@ -77,11 +78,11 @@ def _spliced(encoded: bytes, source: bytes, profile: bytes | None, drop_profile:
         elif (0xE1 <= marker <= 0xEF and marker != 0xEE and not is_index and not (is_profile and drop_profile)) or (
             marker == 0xFE
         ):
-            kept += _segment(marker, payload)
+            kept += marker_segment(marker, payload)
     if profile:
-        kept += _segment(0xE2, b"ICC_PROFILE\0\1\1" + profile)
+        kept += marker_segment(0xE2, b"ICC_PROFILE\0\1\1" + profile)
     head = 4 + struct.unpack_from(">H", encoded, 4)[0]  # SOI and the encoder's own APP0
-    first = _segment(0xE0, density) if density else encoded[2:head]
+    first = marker_segment(0xE0, density) if density else encoded[2:head]
     return encoded[:2] + first + kept + encoded[head:]
 
 
@@ -108,7 +109,3 @@ def sizes(data: bytes) -> Iterator[tuple[int, int]]:
         if marker in _START_OF_FRAME and len(payload) >= 5:
             height, width = struct.unpack_from(">HH", payload, 1)
             yield width, height
-
-
-def _segment(marker: int, payload: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload

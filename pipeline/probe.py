@@ -25,7 +25,7 @@ from pipeline.demux import (
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
-from pipeline.matroska_links import linked_parts
+from pipeline.matroska_links import not_followed
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
@@ -112,11 +112,11 @@ def _describe(
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
     if "matroska" in container:
         with open_input(source.url) as file:
-            warnings += linked_parts(file)
+            warnings += not_followed(file)
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
-    silent = silent_streams(source)
+    silent = silent_streams(source, stream.container.streams)
     warnings += [f"{describe(stream.container.streams[i])} holds nothing; it is left out" for i in silent]
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:

@@ -104,7 +104,7 @@ def test_lightness_is_kept_to_one_code_of_16_bits_in_png_and_tiff():
         assert_lightness_kept(result, GREY16, 16)
 
 
-@pytest.mark.parametrize("quality", [60, 85])
+@pytest.mark.parametrize("quality", [60, 85, 98])
 def test_jpeg_keeps_lightness_to_one_code_though_it_is_coded_again(quality):
     source = pil(GREY, "JPEG", quality=quality, progressive=True)
     result = loaded(colour(source))

@@ -13,7 +13,7 @@ from media import write_with_company
 from pipeline.errors import VerificationError
 from pipeline.frames import Source
 from pipeline.matroska import ROOM, display_size, set_display_size
-from pipeline.matroska_links import linked_parts
+from pipeline.matroska_links import not_followed
 from pipeline.probe import probe
 
 
@@ -74,22 +74,25 @@ def test_no_room_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
 
 
 # What FFmpeg writes, and another element of the same length (RFC 9559): EditionFlagDefault and EditionFlagOrdered,
-# ChapterUID and ChapterSegmentUUID, SegmentUUID and NextUUID.
+# ChapterUID and ChapterSegmentUUID, SegmentUUID and NextUUID, DisplayUnit and PixelCropTop.
 ORDERED = bytes.fromhex("45DB8101"), bytes.fromhex("45DD8101")
 ELSEWHERE = bytes.fromhex("73C4"), bytes.fromhex("6E67")
 NEXT = bytes.fromhex("73A490"), bytes.fromhex("3EB9238F")
+
+CROPPED = bytes.fromhex("54B281"), bytes.fromhex("54BB81")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ((), None),
+        ((CROPPED,), "it asks players to crop its pictures; the output is whole"),
         ((ORDERED,), "its chapters are to be played in an order of their own; it is coloured from beginning to end"),
         ((ORDERED, ELSEWHERE), "in an order of their own, with parts of other files; it is coloured"),
         ((NEXT,), "it names other files as its neighbours"),
     ],
 )
-def test_what_is_played_otherwise_than_it_is_stored_is_said(
+def test_what_is_shown_otherwise_than_it_is_stored_is_said(
     tmp_path: Path, changes: tuple[tuple[bytes, bytes], ...], words: str | None
 ) -> None:
     path = write_with_company(tmp_path / "a.mkv")
@@ -114,9 +117,9 @@ def test_chapters_behind_the_pictures_are_found() -> None:
     segment = head + cluster + chapters
     for size in (None, len(segment)):
         data = ebml("1A45DFA3", bytes(20)) + ebml("18538067", segment, size)
-        assert len(linked_parts(BytesIO(data))) == 1
+        assert len(not_followed(BytesIO(data))) == 1
         for cut in range(0, len(data), 7):
-            assert len(linked_parts(BytesIO(data[:cut]))) <= 1
+            assert len(not_followed(BytesIO(data[:cut]))) <= 1
 
 
 def ebml(kind: str, body: bytes, size: int | None = -1) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.cache import cache_folder
 from model.engines.golden import golden_frames
-from model.engines.mixed import Inputs, dearest
+from model.engines.mixed import Inputs, dearest, makers_of
 from model.exported import cached_onnx
 from model.registry import PRETRAINED
 from model.sealed import UnfitError, keep, unsealed
@@ -141,7 +141,7 @@ def _shipped(model: Subject, folder: Path) -> bytes:
 
 def _after_the_logits(graph: Any) -> list[str]:
     """Names of all that is computed from the logits, up to the annealed mean."""
-    makers = {name: node for node in graph.graph.node for name in node.output}
+    makers = makers_of(graph)
     reached, names = set(), []
     for softmax in (node for node in graph.graph.node if node.op_type == "Softmax"):
         before = makers[softmax.input[0]]

@@ -29,7 +29,7 @@ def dearest(exact: Any, coarse: Any, judged: Sequence[Inputs]) -> list[str]:
         pairs = zip(wanted, judged, strict=True)
         return np.array([np.abs(_output(graph, inputs) - right).mean() for right, inputs in pairs])
 
-    makers, whole = _makers(coarse), errors(coarse)
+    makers, whole = makers_of(coarse), errors(coarse)
     names = [n.name for n in coarse.graph.node if n.op_type == "Conv" and n.input[1] in makers]
     left = {name: float((errors(restored(coarse, exact, name)) / whole).mean()) for name in names}
     return [name for name in sorted(names, key=lambda name: left[name])[:_MOST] if left[name] <= _WORTH]
@@ -37,7 +37,7 @@ def dearest(exact: Any, coarse: Any, judged: Sequence[Inputs]) -> list[str]:
 
 def restored(coarse: Any, exact: Any, name: str) -> Any:
     """The INT8 graph with a convolution as it was: its input before Q/DQ, its own weights and bias."""
-    made, makers = copy.deepcopy(coarse), _makers(coarse)
+    made, makers = copy.deepcopy(coarse), makers_of(coarse)
     (now,) = (node for node in made.graph.node if node.name == name)
     (then,) = (node for node in exact.graph.node if node.name == name)
     quantised = makers[makers[now.input[0]].input[0]]
@@ -51,8 +51,8 @@ def restored(coarse: Any, exact: Any, name: str) -> Any:
     return made
 
 
-def _makers(graph: Any) -> dict[str, Any]:
-    """The node that makes each value of an ONNX model."""
+def makers_of(graph: Any) -> dict[str, Any]:
+    """The node that makes each value of an ONNX model, by the value's name."""
     return {name: node for node in graph.graph.node for name in node.output}
 
 
