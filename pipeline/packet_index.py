@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.demux import NO_PTS, DecodeReport, check_file, main_stream, open_media, read_only, read_packets
 from pipeline.errors import InputError
-from pipeline.frames import Source
+from pipeline.frames import FieldOrder, Source
 from pipeline.h264 import FieldPairs
+from pipeline.mpeg4 import PictureFields
 from pipeline.ranges import StoredObject
 from pipeline.scans import scan_files
 from pipeline.shapes import Shape, ShapeWatch, mpeg2_fields
@@ -24,7 +26,9 @@ from pipeline.storage import is_local
 from pipeline.stores import StorePath
 
 if TYPE_CHECKING:
+    import av
     from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
 
 _COMPARED = 24  # packets listed both ways before a file is listed without its pictures
 
@@ -37,7 +41,7 @@ class PacketIndex:
     keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
     field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then. shapes: what
     pictures are like, where headers differ. fields: how many pictures say that they are interlaced, top and bottom
-    field first, in H.264 and MPEG-2, where each says so.
+    field first, in H.264, MPEG-2 and MPEG-4, where each says so.
     """
 
     pts: NDArray[np.int64]
@@ -92,7 +96,15 @@ def _light_index(source: Source) -> PacketIndex:
 
 def _may_be_interlaced(context: VideoCodecContext) -> bool:
     codec = context.codec.canonical_name
-    return codec == "mpeg2video" or (codec == "h264" and FieldPairs(context.extradata).possible)
+    return codec in ("mpeg2video", "mpeg4") or (codec == "h264" and FieldPairs(context.extradata).possible)
+
+
+def _field_reader(context: VideoCodecContext) -> Callable[[av.Packet[VideoStream]], FieldOrder] | None:
+    """What reads from a packet how its picture is interlaced, where that takes no look at others."""
+    codec = context.codec.canonical_name
+    if codec == "mpeg4":
+        return PictureFields(context.extradata).order
+    return mpeg2_fields if codec == "mpeg2video" else None
 
 
 def _read_index(source: Source, most: int | None = None, skimming: bool = False) -> PacketIndex:
@@ -111,7 +123,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
         context = stream.codec_context
         fields = FieldPairs(context.extradata) if context.codec.canonical_name == "h264" and not skimming else None
         watch = None if skimming else ShapeWatch(context)
-        mpeg2 = context.codec.canonical_name == "mpeg2video" and not skimming
+        field_order = None if skimming else _field_reader(context)
         for packet in islice(read_packets(container, stream, source, report), most):
             if not pts and packet.has_sidedata("encryption_info"):
                 raise InputError(f"{source.url}: is encrypted; decrypt it first")
@@ -123,8 +135,8 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
             shown.append(not packet.is_discard)
             if watch and keyframe[-1] and shown[-1]:
                 watch.see(packet, len(pts) - 1)
-            if mpeg2 and shown[-1]:
-                interlaced[mpeg2_fields(packet)] += 1
+            if field_order and shown[-1]:
+                interlaced[field_order(packet)] += 1
             if fields and packet.has_sidedata("new_extradata"):
                 fields.configure(bytes(packet.get_sidedata("new_extradata")))
             if fields and (fields.possible or keyframe[-1]):

@@ -7,12 +7,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import write
+from media import shown_fields, write
 from mpeg2 import Kind, write_fields
 
 from pipeline.decode import DecodeReport, decode_frames
 from pipeline.errors import InputError
 from pipeline.frames import Source
+from pipeline.mpeg4 import PictureFields
 from pipeline.probe import probe
 from pipeline.shapes import ShapeWatch, mpeg2_fields
 
@@ -23,7 +24,7 @@ FRAMES = 6
 def spliced(tmp_path: Path, codec: str, one: dict[str, Any], other: dict[str, Any]) -> Path:
     """Six pictures of each, end to end: as bytes where the format is a bare stream, else packet after packet."""
     common = {"codec": codec, "frames": FRAMES, "pix_fmt": "yuvj420p" if codec == "mjpeg" else "yuv420p"}
-    suffix = RAW.get(codec, "webm")
+    suffix = RAW.get(codec, "mkv")
     parts = [write(tmp_path / f"{n}.{suffix}", **common | changes) for n, changes in enumerate((one, other))]
     path = tmp_path / f"both.{suffix}"
     if codec in RAW:
@@ -89,9 +90,10 @@ def test_headers_beside_a_packet_count(tmp_path: Path) -> None:
         assert [(shape.after, shape.width) for shape in watch.shapes()] == [(0, 64), (1, 80)]
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
 @pytest.mark.parametrize("fields", ["tff", "bff"])
-def test_films_with_interlaced_parts_are_interlaced(tmp_path: Path, fields: str) -> None:
-    path = spliced(tmp_path, "mpeg2video", {}, {"interlaced": True, "fields": fields})
+def test_films_with_interlaced_parts_are_interlaced(tmp_path: Path, codec: str, fields: str) -> None:
+    path = spliced(tmp_path, codec, {}, {"interlaced": True, "fields": fields})
     info = probe(Source(str(path)))
     assert info.field_order == fields
     assert info.warnings == ("6 of its pictures are interlaced, and all are treated so",)
@@ -133,7 +135,7 @@ def test_few_interlaced_pictures_are_enough(tmp_path: Path) -> None:
     assert marks == [True] * 69 + [False] * 6, "FFmpeg drops a picture where a sequence of another kind begins"
 
 
-@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264", "mpeg4"])
 @pytest.mark.parametrize(("fields", "others"), [("tff", "bff"), ("bff", "tff")])
 def test_another_order_of_fields_is_said(tmp_path: Path, codec: str, fields: str, others: str) -> None:
     parts = ({"interlaced": True, "fields": order, "height": 64} for order in (fields, others))
@@ -145,11 +147,28 @@ def test_another_order_of_fields_is_said(tmp_path: Path, codec: str, fields: str
 
 
 def test_interlaced_pictures_that_no_header_told_of_are_said(tmp_path: Path) -> None:
-    path = spliced(tmp_path, "mpeg4", {}, {"interlaced": True})
+    kind = {"pix_fmt": "yuv422p10le"}
+    path = spliced(tmp_path, "prores_ks", kind, kind | {"interlaced": True})
     info, report = probe(Source(str(path))), DecodeReport()
     assert (info.field_order, info.warnings) == ("progressive", ())
     assert list(decode_frames(Source(str(path)), info, report))
     assert report.warnings[0] == "6 interlaced pictures coloured as whole frames, and not marked"
+
+
+@pytest.mark.parametrize("fields", ["tff", "bff"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"b_frames": 2, "rate": Fraction(30000, 1001)}, {"rate": Fraction(1), "options": {"data_partitioning": "1"}}],
+)
+def test_mpeg4_says_how_its_pictures_are_interlaced(tmp_path: Path, fields: str, changes: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.mkv", codec="mpeg4", interlaced=True, fields=fields, frames=12, **changes)
+    with av.open(str(path)) as given:
+        stream = given.streams.video[0]
+        reader = PictureFields(stream.codec_context.extradata)
+        assert [reader.order(packet) for packet in given.demux(stream) if packet.size] == [fields] * 12
+        assert reader.order(av.Packet(b"\0\0\1\xb6\x10")) == fields, "of one that repeats the one before"
+    with av.open(str(path)) as given:
+        assert shown_fields(list(given.decode(video=0))) == fields[0].upper() * 12
 
 
 @pytest.mark.parametrize(
