@@ -10,6 +10,8 @@ from typing import IO
 
 from pipeline.matroska import Element, element_at, elements
 
+CROPPED = "it asks players to crop its pictures; the output is whole, and does not ask for that"
+
 _SEGMENT, _SEEK_HEAD, _INFO, _TRACKS, _CHAPTERS, _CLUSTER = (
     0x18538067, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1F43B675,
 )  # fmt: skip
@@ -30,7 +32,7 @@ def not_followed(f: IO[bytes]) -> list[str]:
             if kind == _INFO and any(e.kind in _NEIGHBOURS for e in elements(content)):
                 said.append("it names other files as its neighbours (linked segments), which are not read")
             if kind == _TRACKS and _is_cropped(content):
-                said.append("it asks players to crop its pictures; the output is whole, and does not ask for that")
+                said.append(CROPPED)
             said += _ordered(content) if kind == _CHAPTERS else []
     except IndexError:
         pass

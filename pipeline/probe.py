@@ -25,7 +25,8 @@ from pipeline.demux import (
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
-from pipeline.matroska_links import not_followed
+from pipeline.matroska_links import CROPPED, not_followed
+from pipeline.mp4 import crops
 from pipeline.packet_index import PacketIndex, packet_index
 from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
@@ -110,9 +111,7 @@ def _describe(
     degrees, mirrored, display_warnings = orientation(frame)
     warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *display_warnings]
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
-    if "matroska" in container:
-        with open_input(source.url) as file:
-            warnings += not_followed(file)
+    warnings += _not_followed(source, container)
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
@@ -185,6 +184,17 @@ def _changes(source: Source, shapes: Sequence[Shape]) -> Iterator[str]:
         if one.full_range != other.full_range:
             ranges = "full to limited" if one.full_range else "limited to full"
             yield f"luma changes from {ranges} range {where}; it is kept as it is, and marked as before"
+
+
+def _not_followed(source: Source, container: str) -> list[str]:
+    """What the file asks of players that is not done, and that FFmpeg does not tell."""
+    if "matroska" in container:
+        with open_input(source.url) as file:
+            return not_followed(file)
+    if "mov" in container.split(","):
+        with open_input(source.url) as file:
+            return [CROPPED] if crops(file) else []
+    return []
 
 
 def _rivals(main: VideoStream) -> list[str]:

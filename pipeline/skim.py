@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from pipeline.mp4 import boxes
 from pipeline.ranges import RangeFile
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 SKIMMING = {"fflags": "noparse"}  # options to open with: a parser would look for keyframes in the zeros
-_HEADER = 8  # bytes of size and type before a box's content; 16 where the size is a long one (ISO 14496-12, 4.2)
 
 
 def is_indexed(container: InputContainer) -> bool:
@@ -32,16 +32,4 @@ def skim(container: InputContainer) -> None:
 
 def media_data(f: IO[bytes], size: int) -> Iterator[tuple[int, int]]:
     """(start, end) of the content of each top-level mdat box of a file of `size` bytes."""
-    at = 0
-    while at + _HEADER <= size:
-        f.seek(at)
-        header = f.read(2 * _HEADER)
-        length, begin = int.from_bytes(header[:4], "big"), _HEADER
-        if length == 1:
-            length, begin = int.from_bytes(header[8:16], "big"), 2 * _HEADER
-        end = size if length == 0 else min(size, at + length)
-        if end < at + begin:
-            return
-        if header[4:8] == b"mdat":
-            yield at + begin, end
-        at = end
+    yield from ((box.start, box.end) for box in boxes(f, 0, size) if box.kind == b"mdat")
