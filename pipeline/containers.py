@@ -23,7 +23,7 @@ from pipeline.mux import Reel
 from pipeline.packet_index import packet_index
 from pipeline.probe import OtherStream, probe
 from pipeline.storage import is_full
-from pipeline.streams import Container, before_zero, is_timecode, lost_tags, rescale
+from pipeline.streams import Container, before_zero, describe, is_timecode, lost_tags, rescale
 from pipeline.timing import frame_ticks, one_timeline
 from pipeline.written import find_problems
 
@@ -43,23 +43,51 @@ def choose_container(info: StreamInfo, spec: EncoderSpec, others: Sequence[Other
     """The container for a reel; `notes` say why it is not the source's, and what it rounds.
 
     others: the streams that go along, as `other_streams` gives them; they are tried for real where there are any.
-    Raises UnsupportedError where no container holds everything, naming what stands in the way.
+    Data streams that none holds are left out. Raises UnsupportedError where no container holds the rest, naming what
+    stands in the way.
     """
-    wished = _wished(info, spec)
-    refusals: list[tuple[Container, str]] = []
-    for container in dict.fromkeys((wished, _MKV, _MOV, _MP4)):
-        refusal = _refusal(info.source, info, spec, container)
-        if refusal is not None and (shift := _before_zero(info)):
-            container, first = replace(container, shift=shift), refusal  # noqa: PLW2901
-            refusal = _refusal(info.source, info, spec, container) and first
-        if refusal is None:
-            return replace(container, notes=tuple(_notes(info, spec, container, refusals)))
-        refusals.append((container, refusal))
-    why = "; ".join(f"{c.name}: {text}" for c, text in refusals)
+    found = _first_that_holds(info, spec)
+    if isinstance(found, Container):
+        return found
+    data = tuple(stream.index for stream in others if stream.type == "data")
+    if data and isinstance(bare := _first_that_holds(info, spec, data), Container):
+        return _with_what_it_holds(info, spec, bare)
+    why = "; ".join(f"{c.name}: {text}" for c, text in found)
     names = f" ({len(others)} other streams)" if others else ""
     raise UnsupportedError(
         f"{info.source.url}: no container holds this reel{names}: {why}; remove that stream or choose another --codec"
     )
+
+
+def _first_that_holds(
+    info: StreamInfo, spec: EncoderSpec, without: tuple[int, ...] = ()
+) -> Container | list[tuple[Container, str]]:
+    """The first container that does, with its notes; where none does, why each does not."""
+    refusals: list[tuple[Container, str]] = []
+    for kind in dict.fromkeys((_wished(info, spec), _MKV, _MOV, _MP4)):
+        container = replace(kind, without=without)
+        refusal = _refusal(info.source, info, spec, container)
+        if refusal is not None and (shift := _before_zero(info)):
+            container, first = replace(container, shift=shift), refusal
+            refusal = _refusal(info.source, info, spec, container) and first
+        if refusal is None:
+            return replace(container, notes=tuple(_notes(info, spec, container, refusals)))
+        refusals.append((container, refusal))
+    return refusals
+
+
+def _with_what_it_holds(info: StreamInfo, spec: EncoderSpec, container: Container) -> Container:
+    """With those data streams again that each fit alone; what is left out is said."""
+    alone = (tuple(i for i in container.without if i != index) for index in container.without)
+    unheld = tuple(
+        index
+        for index, rest in zip(container.without, alone, strict=True)
+        if _refusal(info.source, info, spec, replace(container, without=rest)) is not None
+    )
+    with open_media(info.source) as source:
+        names = [describe(source.streams[index]) for index in unheld]
+    said = (f"{name} is left out: no container for this reel holds it" for name in names)
+    return replace(container, without=unheld, notes=(*container.notes, *said))
 
 
 def preflight(source: Source, info: StreamInfo, spec: EncoderSpec, container: Container) -> None:

@@ -164,7 +164,7 @@ class ReelMuxer:
                 raise ValueError("attachments exist in Matroska only")
             self._output.add_stream_from_template(stream)
             self.attached.append(len(stream.data))
-        elif not is_made_by_muxer(stream) and stream.index not in self._info.silent:
+        elif not is_made_by_muxer(stream) and stream.index not in (*self._info.silent, *self._container.without):
             self.copies[stream.index] = self._add_copy(stream)
             self.order.append(stream.index)
         elif is_timecode(stream) and self._container.format not in ("mov", "mp4", "matroska"):

@@ -32,6 +32,7 @@ class Container:
     """An output container: FFmpeg's muxer and its options; `notes` states what it cannot keep exactly.
 
     `shift`: seconds by which everything is later than in the source, where the container has no negative times.
+    `without`: indices of the source's data streams that no container holds.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Container:
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     shift: Fraction = Fraction(0)
+    without: tuple[int, ...] = ()
 
     @property
     def milliseconds(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -23,7 +23,16 @@ from pipeline.join import same_family
 from pipeline.lumamap import LumaMap
 from pipeline.probe import probe
 from pipeline.storage import Place
-from pipeline.streams import before_zero, cover_pictures, is_cover, is_made_by_muxer, kept_tags, rescale
+from pipeline.streams import (
+    before_zero,
+    codec_name,
+    cover_pictures,
+    describe,
+    is_cover,
+    is_made_by_muxer,
+    kept_tags,
+    rescale,
+)
 from pipeline.timing import timeline_offsets
 from pipeline.written import Expected, changed_tags, chapters_of, find_problems, open_written
 
@@ -79,12 +88,13 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     for wanted, got in _aligned(ours, theirs, info, result, later):
         comparison.add(wanted, got)
     problems = comparison.problems()
-    expected = _expected(source, info, output, result, comparison.pts, shift)
+    expected, left_out = _expected(source, info, output, result, comparison.pts, shift)
     problems += [expected] if isinstance(expected, str) else find_problems(output, expected)
     with open_media(source) as opened:
         tags = changed_tags(output, kept_tags(opened, _muxer(result)))
         streams = len(opened.streams)
-    warnings = [f"tag {key} is not the source's" for key in tags]
+    warnings = [f"{name} is not in it" for name in left_out]
+    warnings += [f"tag {key} is not the source's" for key in tags]
     if shift:
         warnings.append(f"every time is {float(shift):g} s later than in the source, which begins before zero")
     return comparison.verification(streams, problems, warnings)
@@ -215,17 +225,22 @@ class _Comparison:
 
 def _expected(
     source: Source, info: StreamInfo, output: str | Place, result: StreamInfo, pts: list[int], shift: Fraction
-) -> Expected | str:
-    """What the source says must be in the output; a problem in words where their streams do not pair up."""
+) -> tuple[Expected | str, list[str]]:
+    """What the source says must be in the output, and the data streams that are not; a problem in words where their
+    streams do not pair up.
+    """
     with open_written(output) as written:
-        units = [s.time_base for s in written.streams if s.index != result.index and _has_packets(s)]
+        there = [s for s in written.streams if s.index != result.index and _has_packets(s)]
+        units, codecs = [s.time_base for s in there], [codec_name(s) for s in there if s.type == "data"]
     with open_media(source) as opened:
         covers = cover_pictures(opened)
         attached = [len(data) for data in covers.values()] + [len(s.data) for s in opened.streams.attachments]
-        kept = [s.index for s in opened.streams if _has_packets(s) and s.index not in info.silent]
+        streams = [s for s in opened.streams if _has_packets(s) and s.index not in info.silent]
+        missing = {s.index: describe(s) for s in _missing_data(streams, codecs)}
+        kept = [s.index for s in streams if s.index not in missing]
         others = [index for index in kept if index != info.index]
         if len(others) != len(units):
-            return f"{len(units)} other streams, expected {len(others)}"
+            return f"{len(units)} other streams, expected {len(others)}", []
         targets = {i: SimpleNamespace(time_base=unit) for i, unit in zip(others, units, strict=True)}
         chapters = chapters_of(opened, shift)
         copier = Copier(
@@ -234,7 +249,7 @@ def _expected(
         )  # fmt: skip
         for _ in copier.packets():
             pass
-    return Expected(
+    expected = Expected(
         video_pts=pts,
         time_base=result.time_base,
         streams=[copier.records.get(index) for index in kept],
@@ -242,6 +257,18 @@ def _expected(
         chapters=chapters,
         same_container=same_family(info, _muxer(result)),
     )
+    return expected, list(missing.values())
+
+
+def _missing_data(streams: Sequence[Any], codecs: Sequence[str]) -> list[Any]:
+    """Those data streams that are not among the output's, which have these `codecs`, in order."""
+    left, missing = list(codecs), []
+    for stream in streams:
+        if stream.type == "data" and left[:1] == [codec_name(stream)]:
+            left.pop(0)
+        elif stream.type == "data":
+            missing.append(stream)
+    return missing
 
 
 def _has_packets(stream: object) -> bool:

@@ -378,36 +378,55 @@ def test_sound_of_old_avi_files_keeps_its_windows_header(tmp_path: Path) -> None
     np.testing.assert_array_equal(*heard)
 
 
-def test_streams_without_a_decoder_and_data_are_copied(tmp_path: Path) -> None:
-    path = tmp_path / "a.ts"
+def broadcast(path: Path, payloads: dict[str, bytes]) -> Path:
+    """Twelve pictures, each with a packet of teletext, for which there is no decoder, or of data."""
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        teletext, data = out.add_mux_stream("dvb_teletext"), out.add_data_stream("klv")
+        others = [out.add_data_stream(kind) if kind == "klv" else out.add_mux_stream(kind) for kind in payloads]
         for n in range(12):
             picture = av.VideoFrame(64, 48, "yuv420p")
             for plane in picture.planes:
                 plane.update(bytes([20 * n]) * plane.buffer_size)
             picture.pts = n
             out.mux(video.encode(picture))
-            for stream, payload in (
-                (teletext, b"\x10" + bytes([n]) * 45),
-                (data, b"\x06\x0e\x2b\x34" + bytes([n]) * 12),
-            ):
-                packet = av.Packet(payload)
+            for stream, head in zip(others, payloads.values(), strict=True):
+                packet = av.Packet(head + bytes([n]) * (46 - len(head)))
                 packet.stream, packet.pts, packet.dts, packet.time_base = stream, n * 3600, n * 3600, UNIT
                 out.mux(packet)
         out.mux(video.encode(None))
+    return path
+
+
+TELETEXT, KLV = {"dvb_teletext": b"\x10"}, {"klv": b"\x06\x0e\x2b\x34"}
+
+
+def others(path: Path) -> list[tuple[str, bytes]]:
+    """(type of stream, payload) of each packet that is no picture, sorted."""
+    with av.open(str(path)) as file:
+        streams = [s for s in file.streams if s.type != "video"]
+        return sorted((p.stream.type, bytes(p)) for p in file.demux(streams) if p.size)
+
+
+def test_streams_without_a_decoder_and_data_are_copied(tmp_path: Path) -> None:
+    path = broadcast(tmp_path / "a.ts", TELETEXT | KLV)
     reel = Reel(path)
     reel.assemble()
-    payloads = []
-    for name in (path, reel.output):
-        with av.open(str(name)) as file:
-            others = [s for s in file.streams if s.type != "video"]
-            assert [s.type for s in others] == ["subtitle", "data"]
-            payloads.append([bytes(p) for p in file.demux(others) if p.size])
-    assert sorted(payloads[0]) == sorted(payloads[1])
-    assert len(payloads[0]) == 24
+    given = others(path)
+    assert [kind for kind, _ in given] == ["data"] * 12 + ["subtitle"] * 12
+    assert others(reel.output) == given
+
+
+def test_data_that_no_container_holds_is_left_out_and_said(tmp_path: Path) -> None:
+    path = broadcast(tmp_path / "a.ts", KLV)
+    assert not any("(klv)" in note for note in Reel(path).container.notes)
+    reel = Reel(path, FFV1)
+    assert "data stream 1 (klv) is left out: no container for this reel holds it" in reel.container.notes
+    reel.assemble()
+    assert (len(others(path)), others(reel.output)) == (12, [])
+    proof = verify_reel(reel.source, reel.output)
+    assert "data stream 1 (klv) is not in it" in proof.warnings
+    assert not any("stream" in problem for problem in proof.problems)
 
 
 def test_what_begins_before_zero_begins_later_in_matroska(tmp_path: Path) -> None:
