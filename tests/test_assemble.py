@@ -404,8 +404,7 @@ TELETEXT, KLV = {"dvb_teletext": b"\x10"}, {"klv": b"\x06\x0e\x2b\x34"}
 def others(path: Path) -> list[tuple[str, bytes]]:
     """(type of stream, payload) of each packet that is no picture, sorted."""
     with av.open(str(path)) as file:
-        streams = [s for s in file.streams if s.type != "video"]
-        return sorted((p.stream.type, bytes(p)) for p in file.demux(streams) if p.size)
+        return sorted((p.stream.type, bytes(p)) for p in file.demux() if p.size and p.stream.type != "video")
 
 
 def test_streams_without_a_decoder_and_data_are_copied(tmp_path: Path) -> None:
