@@ -76,7 +76,7 @@ def _video(item: Item, fps: Fraction | None) -> dict[str, Any]:
         "primaries": color.primaries,
         "assumed": list(color.assumed),
         "in_colour": _in_colour(info),
-        "streams": plain(other_streams(source)),
+        "streams": plain(other_streams(info.source)),
         "warnings": list(info.warnings),
         "error": None,
     }

@@ -94,6 +94,7 @@ class Planner:
 
         fingerprint, stamp = fingerprint_of(item), stamp_of(item)
         info = probe(source, fps)
+        source = info.source
         others = other_streams(source)
         hwaccel = cast("Hwaccel", self.recipe.hwaccel)
         spec = choose_encoder(info, encoder_settings(self.recipe), hwaccel, self._begun_with(item))

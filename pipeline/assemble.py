@@ -9,7 +9,7 @@ from itertools import pairwise
 import av
 
 from pipeline.codecs import NVENC
-from pipeline.demux import open_media
+from pipeline.demux import open_whole
 from pipeline.encode import encoder_for
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import VerificationError
@@ -60,7 +60,7 @@ def assemble(
     pts = [p for segment in segments for p in segment.pts]
     with replacing(destination, f".part{container.extension}", replace=replace) as temporary:
         try:
-            with open_media(source) as opened:
+            with open_whole(source) as opened:
                 written = write_reel(
                     temporary, opened, Reel(info, spec, container, provenance),
                     pictures=_pictures(files, segments, spec), pts=pts,

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from pipeline.chroma import chroma_size
-from pipeline.demux import NO_PTS, open_media
+from pipeline.demux import NO_PTS, open_whole
 from pipeline.encode import FieldMarker, make_frame
 from pipeline.encoders import EncoderSpec, open_encoder
 from pipeline.errors import StorageError, UnsupportedError
@@ -24,7 +24,7 @@ from pipeline.packet_index import packet_index
 from pipeline.probe import OtherStream, probe
 from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, describe, is_timecode, lost_tags, rescale
-from pipeline.timing import frame_ticks, one_timeline
+from pipeline.timing import frame_ticks, least_ticks, one_timeline
 from pipeline.written import find_problems
 
 __all__ = ["Container", "choose_container", "preflight"]
@@ -84,7 +84,7 @@ def _with_what_it_holds(info: StreamInfo, spec: EncoderSpec, container: Containe
         for index, rest in zip(container.without, alone, strict=True)
         if _refusal(info.source, info, spec, replace(container, without=rest)) is not None
     )
-    with open_media(info.source) as source:
+    with open_whole(info.source) as source:
         names = [describe(source.streams[index]) for index in unheld]
     said = (f"{name} is left out: no container for this reel holds it" for name in names)
     return replace(container, without=unheld, notes=(*container.notes, *said))
@@ -138,13 +138,13 @@ def _notes(
 
 
 def _before_zero(info: StreamInfo) -> Fraction:
-    with open_media(info.source) as source:
+    with open_whole(info.source) as source:
         return before_zero(source, info.start_pts * info.time_base)
 
 
 def _tag_notes(info: StreamInfo, container: Container) -> Iterator[str]:
     """What becomes of tags and timecode."""
-    with open_media(info.source) as source:
+    with open_whole(info.source) as source:
         if lost := lost_tags(source, container.format):
             yield f"{container.name} has no place for the tags {', '.join(lost)}"
         if container.format == "mpegts":
@@ -175,8 +175,10 @@ def _times(info: StreamInfo) -> list[int]:
     index = packet_index(info.source)
     timed = index.shown & (index.pts != NO_PTS)
     moved, _ = one_timeline(index, info, timed)
-    ranks = np.arange(len(moved))
-    return [int(p) for p in np.maximum.accumulate(np.sort(moved) - ranks) + ranks]
+    least, times = least_ticks(info.fps, info.time_base), list[int]()
+    for pts in np.sort(moved).tolist():
+        times.append(times[-1] + least if times and pts <= times[-1] else pts)
+    return times
 
 
 def _needs_rounding(info: StreamInfo) -> bool:
@@ -201,7 +203,7 @@ def _trial(source: Source, info: StreamInfo, spec: EncoderSpec, container: Conta
     reel = Reel(info, spec, container, {"colorized": "yes"})
     pictures = [CodedPicture(data, at, step, True) for data, at in zip(payloads, pts, strict=True)]
     try:
-        with tempfile.TemporaryDirectory(prefix="reelcolor-") as folder, open_media(source) as opened:
+        with tempfile.TemporaryDirectory(prefix="reelcolor-") as folder, open_whole(source) as opened:
             path = Path(folder) / f"trial{container.extension}"
             written = write_reel(
                 path, opened, reel,

@@ -21,7 +21,7 @@ from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, 
 from pipeline.planes import pixel_layout, read_planes
 from pipeline.shapes import changed
 from pipeline.tags import side_data
-from pipeline.timing import ahead_ticks, frame_ticks, jump_ticks, packet_time
+from pipeline.timing import ahead_ticks, frame_ticks, jump_ticks, least_ticks, packet_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -213,7 +213,7 @@ class _Clock:
     def __init__(self, info: StreamInfo, report: DecodeReport) -> None:
         self._info, self._report = info, report
         self._last: int | None = None
-        self._step = frame_ticks(info.fps, info.time_base)
+        self._step, self._least = frame_ticks(info.fps, info.time_base), least_ticks(info.fps, info.time_base)
         self._jump = jump_ticks(info.fps, info.time_base)
         self._ahead = ahead_ticks(info.container, info.time_base)
         self._offset = 0
@@ -231,7 +231,7 @@ class _Clock:
             pts = following
         late = pts <= self._last
         self._report.retimed += late or (told is None and self._info.timestamps)
-        self._last = self._last + 1 if late else pts
+        self._last = self._last + self._least if late else pts
         return self._last
 
 

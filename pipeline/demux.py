@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pipeline.errors import InputError, StorageError
 from pipeline.frames import Source
 from pipeline.ranges import RangeFile
 from pipeline.storage import is_local, local_path, open_input
+from pipeline.streams import describe
 
 if TYPE_CHECKING:
     from av.codec.hwaccel import HWAccel
@@ -33,8 +35,19 @@ _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text fil
 _REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"}
 _LISTS = (b"ffconcat", b"#EXTM3U", b"# VobSub", b"<MPD", b"<AssetMap", b"<CompositionPlaylist")  # how theirs begin
 _IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
+_ANALYZED = 24 * 3600 * 10**6  # microseconds; how far is then a matter of bytes alone
 _HEAD = 512  # bytes that tell what a file is that cannot be opened
+_PRINTED = re.compile(r"^  Stream #0:(\d+)\S*: (\w+): (\w+)", re.MULTILINE)  # as av_dump_format has streams
 _FRUITLESS = 16  # read errors in a row after which a file is given up
+
+
+@dataclass(frozen=True, order=True)
+class LateStream:
+    """A stream that begins after FFmpeg has looked for streams: its index, "video", "audio", …, and its codec."""
+
+    index: int
+    kind: str
+    codec: str
 
 
 @contextlib.contextmanager
@@ -46,6 +59,12 @@ def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
         yield container
+
+
+def open_whole(source: Source) -> contextlib.AbstractContextManager[InputContainer]:
+    """As `open_media`, with all streams that are to be copied, also those that begin late."""
+    further = {"probesize": str(source.looked_at), "analyzeduration": str(_ANALYZED)} if source.looked_at else {}
+    return open_media(source, None, **further)
 
 
 @contextlib.contextmanager
@@ -155,27 +174,40 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
-def silent_streams(source: Source, streams: Iterable[Any]) -> tuple[int, ...]:
-    """Indices of those of its sound and picture `streams` that are announced and never come, as in cut broadcasts.
+def silent_streams(source: Source, streams: Iterable[Any]) -> dict[int, str]:
+    """Those sound and picture streams that are announced and never come, as in cut broadcasts: index, in words.
 
-    Only those are looked for of which nothing but the codec is known, as no muxer takes them.
+    Only those are looked for of which nothing but the codec is known, as no muxer takes them. `streams`: those that are
+    known without a further look.
     """
-    unknown = {s.index for s in streams if _is_unknown(s)}
-    if not unknown:
-        return ()
-    with open_media(source) as container:
+    if not source.looked_at and not any(map(_is_unknown, streams)):
+        return {}
+    with open_whole(source) as container:
+        unknown = {s.index: describe(s) for s in container.streams if _is_unknown(s)}
         for stream in container.streams:
             if stream.index not in unknown:
                 stream.discard = Discard.all
         try:
-            for packet in container.demux():
+            for packet in container.demux() if unknown else ():
                 if packet.size:
-                    unknown.discard(packet.stream.index)
+                    unknown.pop(packet.stream.index, None)
                 if not unknown:
                     break
         except (FFmpegError, IndexError):  # what is unreadable, planning counts
-            return ()
-    return tuple(sorted(unknown))
+            return {}
+    return unknown
+
+
+def late_streams(container: InputContainer) -> tuple[LateStream, ...]:
+    """Those that FFmpeg came to know after the file was opened; PyAV has no list of them, FFmpeg prints one."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        text = cast(Any, container).dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found = (LateStream(int(n), kind.lower(), codec) for n, kind, codec in _PRINTED.findall(text))
+    return tuple(sorted(stream for stream in found if stream.index >= len(container.streams)))
 
 
 def _is_unknown(stream: Any) -> bool:

@@ -21,11 +21,15 @@ Subsampling = tuple[int, int]  # log2 of the chroma plane's (horizontal, vertica
 
 @dataclass(frozen=True)
 class Source:
-    """How to open one input: a path or URL, and for numbered scans the demuxer and its options."""
+    """How to open one input: a path or URL, for numbered scans the demuxer and its options.
+
+    looked_at: bytes of its beginning that are searched for streams to be copied; 0 where FFmpeg's own choice finds all.
+    """
 
     url: str
     format: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    looked_at: int = 0
 
 
 @dataclass(frozen=True)

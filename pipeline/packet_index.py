@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demux import NO_PTS, DecodeReport, check_file, main_stream, open_media, read_only, read_packets
+from pipeline.demux import (
+    NO_PTS,
+    DecodeReport,
+    LateStream,
+    check_file,
+    late_streams,
+    main_stream,
+    open_media,
+    read_only,
+    read_packets,
+)
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source
 from pipeline.h264 import FieldPairs
@@ -41,7 +51,7 @@ class PacketIndex:
     keyframe: decoding can start here, says the container; shown: not cut away by an edit list, nor a picture's second
     field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then. shapes: what
     pictures are like, where headers differ. fields: how many pictures say that they are interlaced, top and bottom
-    field first, in H.264, MPEG-2 and MPEG-4, where each says so.
+    field first, in H.264, MPEG-2 and MPEG-4, where each says so. late: streams that begin after the file was opened.
     """
 
     pts: NDArray[np.int64]
@@ -54,6 +64,7 @@ class PacketIndex:
     field_packets: bool = False
     shapes: tuple[Shape, ...] = ()
     fields: tuple[int, int] = (0, 0)
+    late: tuple[LateStream, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -144,6 +155,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
                     shown[-1], duration[-2], apart = False, 0, True
                 elif shown[-1]:
                     interlaced[fields.order] += 1
+        late = late_streams(container)
     return PacketIndex(
         np.array(pts, np.int64),
         np.array(dts, np.int64),
@@ -155,4 +167,5 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
         apart,
         watch.shapes() if watch else (),
         (interlaced["tff"], interlaced["bff"]),
+        late,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice, pairwise
@@ -18,6 +18,7 @@ from pipeline.demux import (
     DecodeReport,
     main_stream,
     open_media,
+    open_whole,
     read_only,
     read_packets,
     rival_streams,
@@ -25,6 +26,7 @@ from pipeline.demux import (
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
+from pipeline.latecomers import in_parts, seen_whole
 from pipeline.matroska_links import CROPPED, not_followed
 from pipeline.mp4 import crops
 from pipeline.packet_index import PacketIndex, packet_index
@@ -32,7 +34,6 @@ from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
 from pipeline.storage import open_input
-from pipeline.streams import describe
 from pipeline.tags import color_tags, color_warnings, field_order, left_out, orientation
 from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
@@ -71,10 +72,13 @@ class Chapter:
 def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
     """Describe the main video stream: all its packets are read and its first picture is decoded.
 
+    The result's `source` is the one to go on with: FFmpeg may have to be told how to see all streams.
+
     `fps` is the rate of streams that carry no timestamps (raw H.264); others keep their own. Raises InputError where
     there is nothing that can be coloured, StorageError where reading fails.
     """
     index = packet_index(source)
+    source, left_behind = seen_whole(source, index.late)
     if not index.shown.any():
         raise InputError(f"{source.url}: holds no picture; check that it plays")
     with open_media(source) as container:
@@ -91,6 +95,7 @@ def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
             ordered=ordered,
             raw=raw,
             fps=fps,
+            notes=left_behind,
         )
 
 
@@ -104,19 +109,27 @@ def _describe(
     ordered: bool,
     raw: bool,
     fps: Fraction | None,
+    notes: Sequence[str],
 ) -> StreamInfo:
     context = stream.codec_context
     layout = pixel_layout(frame.format.name)
     order, order_warnings = _fields(context, frame, index)
+    silent = silent_streams(source, stream.container.streams)
     degrees, mirrored, display_warnings = orientation(frame)
-    warnings = [*_rivals(stream), *index.warnings, *color_warnings(context, frame), *order_warnings, *display_warnings]
+    warnings = [
+        *_rivals(source, stream, silent),
+        *notes,
+        *index.warnings,
+        *color_warnings(context, frame),
+        *order_warnings,
+        *display_warnings,
+    ]
     warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
     warnings += _not_followed(source, container)
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
-    silent = silent_streams(source, stream.container.streams)
-    warnings += [f"{describe(stream.container.streams[i])} holds nothing; it is left out" for i in silent]
+    warnings += [f"{name} holds nothing; it is left out" for name in silent.values()]
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:
         warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
@@ -147,7 +160,7 @@ def _describe(
         field_order=order,
         mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,
-        silent=silent,
+        silent=tuple(silent),
         warnings=tuple(warnings),
     )
 
@@ -197,11 +210,14 @@ def _not_followed(source: Source, container: str) -> list[str]:
     return []
 
 
-def _rivals(main: VideoStream) -> list[str]:
-    """That there are other films in the file, which stay as they are."""
+def _rivals(source: Source, main: VideoStream, silent: Container[int]) -> list[str]:
+    """That there are other films in the file, which stay as they are; raises InputError where one cannot."""
     rivals = rival_streams(cast("InputContainer", main.container), main)
     if not rivals:
         return []
+    for rival in rivals:
+        if rival.codec_context and not rival.width and rival.index not in silent:  # FFmpeg knows it from the file's end
+            raise in_parts(source, _codec_name(rival))
     return [
         f"of its {len(rivals) + 1} video streams only {_film(main)} is coloured, the one that players show; "
         f"copied as it is: {', '.join(map(_film, rivals))}; "
@@ -249,7 +265,7 @@ def _decoded(container: InputContainer, stream: VideoStream, source: Source) -> 
 
 def other_streams(source: Source) -> tuple[OtherStream, ...]:
     """All streams but the one that is coloured, in file order."""
-    with open_media(source) as container:
+    with open_whole(source) as container:
         main = main_stream(container, source)
         return tuple(
             OtherStream(

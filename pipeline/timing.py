@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 NO_LIMIT = int(np.iinfo(np.int64).max)
+_MILLISECOND = Fraction(1, 1000)
 DEFAULT_FPS = Fraction(25)  # FFmpeg's own for raw streams
 MOST_REORDERED = 20  # frames; no codec puts a picture further than 16 from its place in decoding order
 _CLOCKED = ("mpegts", "mpeg")  # whose clock of 33 bits at 90 kHz starts over after 26.5 hours (ISO 13818-1, 2.4.3.7)
@@ -46,6 +48,11 @@ class Timing:
 def frame_ticks(fps: Fraction, time_base: Fraction) -> int:
     """Duration of one picture in ticks, at least one."""
     return max(1, round(1 / (fps * time_base)))
+
+
+def least_ticks(fps: Fraction, time_base: Fraction) -> int:
+    """How far apart pictures are put whose timestamps do not part them: a millisecond, as Matroska has, or a tick."""
+    return min(frame_ticks(fps, time_base), max(1, math.ceil(_MILLISECOND / time_base)))
 
 
 def _by_dts(info: StreamInfo) -> bool:

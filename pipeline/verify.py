@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.copying import Copier
 from pipeline.decode import DecodeReport, decode_frames
-from pipeline.demux import open_media
+from pipeline.demux import open_whole
 from pipeline.frames import Plane, Source, StreamInfo
 from pipeline.join import same_family
 from pipeline.lumamap import LumaMap
@@ -72,6 +72,7 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     made = Source(str(output))
     result = probe(made)
     info = probe(source, result.fps)
+    source = info.source
     shift = _shift(source, info, result)
     later = round(shift / result.time_base)
     report = DecodeReport()
@@ -90,7 +91,7 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     problems = comparison.problems()
     expected, left_out = _expected(source, info, output, result, comparison.pts, shift)
     problems += [expected] if isinstance(expected, str) else find_problems(output, expected)
-    with open_media(source) as opened:
+    with open_whole(source) as opened:
         tags = changed_tags(output, kept_tags(opened, _muxer(result)))
         streams = len(opened.streams)
     warnings = [f"{name} is not in it" for name in left_out]
@@ -102,7 +103,7 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
 
 def _shift(source: Source, info: StreamInfo, result: StreamInfo) -> Fraction:
     """Seconds by which an output is later, where the source begins before zero and the container could not."""
-    with open_media(source) as opened:
+    with open_whole(source) as opened:
         shift = before_zero(opened, info.start_pts * info.time_base)
     found = result.start_pts * result.time_base - info.start_pts * info.time_base
     return shift if 2 * found > shift else Fraction(0)
@@ -232,7 +233,7 @@ def _expected(
     with open_written(output) as written:
         there = [s for s in written.streams if s.index != result.index and _has_packets(s)]
         units, codecs = [s.time_base for s in there], [codec_name(s) for s in there if s.type == "data"]
-    with open_media(source) as opened:
+    with open_whole(source) as opened:
         covers = cover_pictures(opened)
         attached = [len(data) for data in covers.values()] + [len(s.data) for s in opened.streams.attachments]
         streams = [s for s in opened.streams if _has_packets(s) and s.index not in info.silent]

@@ -1,0 +1,53 @@
+"""Streams that begin after FFmpeg has looked at a file's beginning: subtitles of a DVD, sound, a film under other PIDs.
+
+What PyAV hands out of a file are the streams that FFmpeg knew when it had opened it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.demux import LateStream, main_stream, open_whole
+from pipeline.errors import InputError
+from pipeline.frames import Source
+
+_LOOKED_AT = tuple(1 << 20 + bits for bits in (4, 6, 8))  # bytes at the beginning, which are held in memory meanwhile
+
+
+def seen_whole(source: Source, late: Sequence[LateStream]) -> tuple[Source, list[str]]:
+    """(the source, looking as far for its other streams as is needed and possible, what is still left out, in words).
+
+    Raises InputError where that would be a film.
+    """
+    source, missing = _looking_further(source, len(late)) if late else (source, 0)
+    unseen = late[len(late) - missing :]
+    for stream in unseen:
+        if stream.kind == "video":
+            raise in_parts(source, stream.codec)
+    return source, [f"{stream.kind} ({stream.codec}) that begins in its middle is left out" for stream in unseen]
+
+
+def in_parts(source: Source, codec: str) -> InputError:
+    """The error of a film that goes on elsewhere."""
+    return InputError(
+        f"{source.url}: another video stream ({codec}) begins in its middle, as where recordings were put end to end; "
+        "split the file there and pass the parts"
+    )
+
+
+def _looking_further(source: Source, late: int) -> tuple[Source, int]:
+    """(a source that finds more of the `late` streams, how many it does not find)."""
+    with open_whole(source) as container:
+        main, known = main_stream(container, source).index, len(container.streams)
+    found = known
+    for looked_at in _LOOKED_AT:
+        wider = replace(source, looked_at=looked_at)
+        with open_whole(wider) as container:
+            if main_stream(container, source).index != main:
+                break
+            if len(container.streams) > found:
+                source, found = wider, len(container.streams)
+            if found - known >= late or looked_at >= container.size:
+                break
+    return source, max(0, known + late - found)

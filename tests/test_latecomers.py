@@ -1,0 +1,88 @@
+"""Streams that begin far behind a file's beginning: taken where FFmpeg can be told to look that far, else said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from colorizers import Tinter
+from media import Video, add_video, encode, write
+from reels import QUICK
+
+from pipeline.assemble import assemble
+from pipeline.containers import choose_container
+from pipeline.encode import resolve_encoder
+from pipeline.errors import InputError
+from pipeline.frames import Look, Segment, Source, StreamInfo
+from pipeline.probe import other_streams, probe
+from pipeline.reel import colorize_segment
+from pipeline.verify import verify_reel
+
+FILM = Video("mpeg2video", gop=5, format="vob")
+LARGE = {"width": 128, "height": 96, "options": {"qmin": "1", "qmax": "1"}}
+EARLY, LATE = 250, 120  # pictures: FFmpeg looks at 7 seconds of the beginning, and at 250 kB of the end
+
+
+def part(path: Path, first: int, frames: int, sound: bool = False) -> bytes:
+    """Pictures from the `first` on, in a program stream of their own, with or without sound."""
+    video = replace(FILM, frames=frames, **LARGE)
+    with av.open(str(path), "w", format="vob") as out:
+        stream = add_video(out, video)
+        mp2: Any = out.add_stream("mp2", rate=48000, layout="mono") if sound else None
+        packets = [packet for n in range(frames) for packet in encode(stream, video, n)] + stream.encode(None)
+        for packet in packets:
+            packet.pts += first
+            packet.dts += first
+            out.mux(packet)
+        if sound:
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 1920 * frames), np.int16), "s16", "mono")
+            tone.sample_rate, tone.pts, tone.time_base = 48000, 1920 * first, Fraction(1, 48000)
+            out.mux([*mp2.encode(tone), *mp2.encode(None)])
+    return path.read_bytes()
+
+
+def colorized(info: StreamInfo, path: Path) -> Path:
+    spec = resolve_encoder(info, QUICK)
+    done = colorize_segment(info.source, info, Segment(0, None, None), Tinter(), Look(), spec, path)
+    container = choose_container(info, spec, other_streams(info.source))
+    return assemble(info.source, info, spec, container, [done], path.with_suffix(container.extension), {}).path
+
+
+def sound_packets(path: Path) -> list[bytes]:
+    with av.open(str(path), options={"probesize": str(1 << 28), "analyzeduration": "1000000000"}) as given:
+        return [bytes(packet) for packet in given.demux(audio=0) if packet.size]
+
+
+def test_sound_that_begins_late_goes_along(tmp_path: Path) -> None:
+    path = tmp_path / "a.vob"
+    spans = [(0, EARLY, False), (EARLY, 10, True), (EARLY + 10, LATE, False)]
+    path.write_bytes(b"".join(part(tmp_path / "part.vob", *span) for span in spans))
+    with av.open(str(path)) as plain:
+        assert [stream.type for stream in plain.streams] == ["video"], "FFmpeg sees it at once: the test is void"
+    info = probe(Source(str(path)))
+    assert [stream.codec for stream in other_streams(info.source)] == ["mp2"]
+    made = colorized(info, tmp_path / "a.seg")
+    assert sound_packets(made) == sound_packets(path) != []
+    proof = verify_reel(Source(str(path)), made)
+    assert (proof.problems, proof.streams) == ((), 2)
+
+
+@pytest.mark.parametrize("rest", [0, LATE])
+def test_a_film_that_goes_on_under_another_pid_is_refused(tmp_path: Path, rest: int) -> None:
+    """At the file's end FFmpeg has a look at its pictures' PID, before that it does not know of it."""
+    first = write(tmp_path / "a.ts", codec="mpeg2video", frames=EARLY, **LARGE)
+    second = write(tmp_path / "b.ts", codec="mpeg2video", mux={"mpegts_start_pid": "512"}, **LARGE)
+    parts = [first.read_bytes(), second.read_bytes()]
+    if rest:
+        parts.append(write(tmp_path / "c.ts", codec="mpeg2video", frames=rest, **LARGE).read_bytes())
+    path = tmp_path / "all.ts"
+    path.write_bytes(b"".join(parts))
+    with av.open(str(path)) as plain:
+        assert len(plain.streams) == (1 if rest else 2)
+    with pytest.raises(InputError, match=r"another video stream \(mpeg2video\) begins in its middle.*pass the parts"):
+        probe(Source(str(path)))
