@@ -26,7 +26,10 @@ _EOB, _ZRL = 0x00, 0xF0  # end of block, and a run of 16 zeros
 _LONGEST = 16  # bits of a code
 _SIZE = np.array([abs(v).bit_length() for v in range(-2048, 2048)], np.uint8)  # T.81 tables F.1 and F.2
 _OFFSET = 2048
-_LUMA_DC, _LUMA_AC, _CHROMA_DC, _CHROMA_AC = range(0, 1024, 256)  # where the symbols of each table begin
+_ONES = ((1 << np.arange(16)) - 1).astype(np.uint16)  # by how many
+# Symbols are numbered through all tables: DC and AC of luma, DC and AC of chroma.
+_TABLE = 256
+_AC_TABLES = np.array([_TABLE, 3 * _TABLE, 3 * _TABLE], np.int32)  # of luma, Cb and Cr
 
 
 @dataclass(frozen=True)
@@ -71,32 +74,39 @@ Tables = tuple[Huffman, Huffman, Huffman, Huffman]  # DC and AC of luma, DC and 
 class Symbols:
     """What a restart interval is coded as, in order, the components' blocks in turns.
 
-    symbols: (T,) run and size or size, with `_LUMA_DC`, `_LUMA_AC`, `_CHROMA_DC` or `_CHROMA_AC` added.
-    coefficients: (T,) that follow each of them, 0 where none does.
+    symbols: (T,) run and size, or of a difference of DC size alone, 256 times the number of their table added.
+    bits: (T,) what follows the code of each, in as many bits as the size is (F.1.2).
     """
 
     symbols: NDArray[np.uint16]
-    coefficients: NDArray[np.int16]
+    bits: NDArray[np.uint16]
 
     @classmethod
     def of(cls, blocks: Blocks) -> Symbols:
         """The symbols of the blocks (N, 3, 64) of luma, Cb and Cr."""
-        values = np.zeros((len(blocks), 3, 65), np.int16)  # the last is the end of block
-        values[..., 1:64] = blocks[..., 1:]
-        places = np.arange(65, dtype=np.int16)
-        upto = np.maximum.accumulate(np.where(values != 0, places, np.int16(0)), axis=-1)
-        since = np.zeros_like(upto)
-        since[..., 1:] = places[1:] - upto[..., :-1]  # places since the coefficient before, this one included
-        last = upto[..., -1:]
-        symbols = np.where(values != 0, ((since - 1) & 15) << 4 | _SIZE[values + _OFFSET], np.int16(-1))
-        symbols[(values == 0) & (since > 0) & (since % 16 == 0) & (places < last)] = _ZRL
-        symbols[..., 64:] = np.where(last < 63, _EOB, -1)
-        values[..., 0] = np.diff(blocks[..., 0], axis=0, prepend=np.int16(0))
-        symbols[..., 0] = _SIZE[values[..., 0] + _OFFSET]
-        there = symbols >= 0
-        tables = np.full((3, 65), _CHROMA_AC, np.int16)
-        tables[0], tables[:, 0] = _LUMA_AC, (_LUMA_DC, _CHROMA_DC, _CHROMA_DC)
-        return cls((symbols + tables)[there].astype(np.uint16), values[there])
+        differences = blocks.copy()
+        differences[1:, :, 0] -= blocks[:-1, :, 0]
+        coded = differences != 0
+        coded[..., 0] = True
+        found = np.flatnonzero(coded)
+        values = differences.reshape(-1).take(found)
+        at = found.astype(np.int32)
+        place = at & 63
+        is_dc = place == 0
+        zeros = np.zeros_like(at)  # passed over since the one before
+        np.subtract(at[1:], at[:-1], out=zeros[1:])
+        zeros[is_dc] = 1
+        zeros -= 1
+        is_last = place < 63
+        is_last[:-1] &= is_dc[1:]
+        sizes = _SIZE.take(values + np.int16(_OFFSET))
+        table = np.broadcast_to(_AC_TABLES, (len(blocks), 3)).ravel().take(at >> 6)
+        symbols = (zeros & 15) << 4
+        symbols += table
+        symbols += sizes
+        symbols[is_dc] -= _TABLE
+        bits = (values + (values >> 15)).view(np.uint16) & _ONES.take(sizes)
+        return cls(*_completed(symbols, bits, table, zeros, is_last))
 
     def counts(self) -> NDArray[np.int64]:
         """How often there is each symbol, (1024,)."""
@@ -106,11 +116,9 @@ class Symbols:
         """One restart interval, filled with ones to a whole byte and stuffed (B.1.1.5)."""
         codes = np.concatenate([table.codes[0] for table in tables])
         lengths = np.concatenate([table.codes[1] for table in tables])
-        sizes = _SIZE[self.coefficients + _OFFSET].astype(np.int64)
-        ones = (1 << sizes) - 1
-        rest = np.where(self.coefficients < 0, self.coefficients + ones, self.coefficients).astype(np.uint64)
-        values: NDArray[Any] = codes[self.symbols] << sizes.astype(np.uint64) | rest
-        return _packed(values, lengths[self.symbols] + sizes).replace(b"\xff", b"\xff\x00")
+        sizes = np.arange(1024) & 15
+        values: NDArray[Any] = (codes << sizes.astype(np.uint64)).take(self.symbols) | self.bits
+        return _packed(values, (lengths + sizes).take(self.symbols)).replace(b"\xff", b"\xff\x00")
 
 
 def best_tables(counts: NDArray[np.int64]) -> Tables:
@@ -153,13 +161,38 @@ def marker_segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 
+def _completed(
+    symbols: NDArray[np.int32],
+    bits: NDArray[np.uint16],
+    table: NDArray[np.int32],
+    zeros: NDArray[np.int32],
+    is_last: NDArray[np.bool_],
+) -> NDArray[np.uint16]:
+    """Symbols and bits (2, T) with those that stand for sixteen zeros before them and for the end of a block behind."""
+    widths = (zeros >> 4).astype(np.intp)
+    widths += is_last
+    widths += 1
+    at = widths.cumsum()
+    at -= 1
+    completed = np.zeros((2, at[-1] + 1), np.uint16)
+    last = np.flatnonzero(is_last)
+    completed[0, at[last]] = table[last] + _EOB
+    at[last] -= 1
+    completed[0, at], completed[1, at] = symbols, bits
+    after = np.flatnonzero(zeros > 15)
+    for before in (1, 2, 3):
+        after = after[zeros[after] >= 16 * before]
+        completed[0, at[after] - before] = table[after] + _ZRL
+    return completed
+
+
 def _packed(values: NDArray[np.uint64], lengths: NDArray[np.int64]) -> bytes:
     """Values of `lengths` bits, 1 to 27 each, one after another, the first bit first; ones fill the last byte."""
     ends = np.cumsum(lengths)
     starts = ends - lengths
     words = starts >> 5  # of 32 bits; each has the start of a value, as none is as long
     window = values << (64 - (starts & 31) - lengths).astype(np.uint64)  # over two words
-    firsts = np.flatnonzero(np.diff(words, prepend=-1))
+    firsts = np.append(0, 1 + np.flatnonzero(words[1:] != words[:-1]))
     pairs = np.add.reduceat(window, firsts)
     total = int(ends[-1])
     stream = np.zeros(len(pairs) + 1, np.uint64)

@@ -5,13 +5,16 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.jpeg_luma import _BY_COLUMNS, _BY_ROWS, _DCT, _decoded, _transformed, encode
+from pipeline import jpeg_lightness, jpeg_luma
+from pipeline.color import RGB_TO_XYZ, colour_at_lightness, lightness_table, linear_to_srgb, srgb_to_linear
+from pipeline.jpeg_luma import encode
 from pipeline.pictures import Picture
 from pipeline.rendering import Canvas
 
@@ -65,23 +68,83 @@ def test_a_decoder_of_another_family_shows_the_same(size):
         assert np.abs(rows.astype(int) - ours[..., i]).max() <= 1
 
 
-def test_transforms_add_up_without_rounding():
-    """So that the order, which is BLAS's choice, does not matter; against integers of any length."""
-    coefficients = RNG.integers(-1023, 1024, (50, 64)).astype(np.int16)
-    exact = coefficients.astype(object) @ _BY_COLUMNS.astype(int).astype(object)
-    columns = (exact + 1024) // 2048
-    rows = (columns @ _BY_ROWS.astype(int).astype(object) + (1 << 17)) // (1 << 18)
-    np.testing.assert_array_equal(_decoded(coefficients), np.clip(rows + 128, 0, 255).astype(int))
-    samples = RNG.integers(-128 * 16, 128 * 16, (50, 64))
-    sums = samples.astype(object) @ (_DCT.T * (1 << 20)).astype(int).astype(object)
-    unit = 16 << 20
-    np.testing.assert_array_equal((samples / 16) @ _DCT.T, (sums / unit).astype(float))
-    np.testing.assert_array_equal(_transformed(samples / 16), np.rint((sums / unit).astype(float)))
+def colours_beside_black_and_white(side=96):
+    """Black and white pixels among those of two saturated colours, which coarse chroma carries over to them."""
+    grey = RNG.choice([0, 255, 90, 110, 130, 150], (side, side), p=[0.1, 0.1, 0.2, 0.2, 0.2, 0.2]).astype(np.uint8)
+    lightness = lightness_table(8, full_range=True)[grey]
+    ab = np.where((np.arange(side) // 8 % 2)[:, None, None], [80, 60], [20, -90]) * np.ones((1, side, 1))
+    return grey, np.rint(colour_at_lightness(lightness, ab) * 255).astype(np.uint8)
 
 
-def test_luma_stays_within_the_bits_of_a_baseline_file():
-    beyond = np.where(RNG.random((50, 64)) < 0.5, -140.0, 140.0)
-    assert np.abs(_transformed(np.concatenate([beyond, np.full((1, 64), -140.0)]))).max() == 1023
+def shaded(side):
+    """A grey slope and the same in one colour."""
+    grey = np.linspace(60, 190, side * side).reshape(side, side).astype(np.uint8)
+    ab = np.full((side, side, 2), (10.0, 20.0))
+    return grey, np.rint(colour_at_lightness(lightness_table(8, full_range=True)[grey], ab) * 255).astype(np.uint8)
+
+
+def quantisation(data):
+    """Of chroma's finest detail."""
+    return Image.open(io.BytesIO(data)).quantization[1][63]
+
+
+def codes_off(data, source):
+    """By how many codes the grey of equal luminance is off, at most."""
+    light = srgb_to_linear(loaded(data) / 255) @ RGB_TO_XYZ[1]
+    return np.abs(linear_to_srgb(light) * 255 - source).max()
+
+
+def test_lightness_holds_where_black_and_white_cut_through_strong_colours():
+    grey, rgb = colours_beside_black_and_white()
+    data = encode(rgb, grey)
+    assert codes_off(data, grey) < 1.001
+    assert np.ptp(loaded(data), axis=-1).mean() > 0.5 * np.ptp(rgb, axis=-1).mean() > 30
+
+
+def test_colour_is_given_up_in_few_blocks_before_all_chroma_is_coded_finer():
+    (grey, rgb), (small, vivid) = (shaded(400), colours_beside_black_and_white(16))
+    assert quantisation(encode(rgb, grey)) > 1
+    grey[40:56, 80:96], rgb[40:56, 80:96] = small, vivid
+    data = encode(rgb, grey)
+    assert codes_off(data, grey) < 1.001
+    assert quantisation(data) > 1
+    assert quantisation(encode(vivid, small)) == 1
+
+
+def test_colour_is_kept_where_luma_can_be_tried_again_or_chroma_be_a_little_off(monkeypatch):
+    grey = scene(600, 800)
+    monkeypatch.setattr(jpeg_luma, "_LOST", 1)
+    _, _, lost = jpeg_luma._symbols(coloured(grey), grey, jpeg_luma._CHROMA_TABLES[0])
+    assert lost < 0.02
+
+
+def test_a_neutral_rgb_source_is_as_a_grey_one():
+    grey = scene()
+    rgb = coloured(grey)
+    assert encode(rgb, np.repeat(grey[..., None], 3, axis=-1)) == encode(rgb, grey)
+
+
+def test_bands_make_the_same_file_as_the_whole(monkeypatch):
+    """How much is coded at a time is a matter of memory alone."""
+    grey = scene(300, 200)
+    rgb = coloured(grey)
+    monkeypatch.setattr(jpeg_luma, "_INTERVAL", 50)
+    found = set()
+    for band, cached, tried in ((1 << 20, 1 << 20, 1 << 20), (1, 7, 2), (100, 64, 1)):
+        monkeypatch.setattr(jpeg_luma, "_BAND", band)
+        monkeypatch.setattr(jpeg_luma, "_CACHED", cached)
+        monkeypatch.setattr(jpeg_luma, "_TRIED", tried)
+        found.add(encode(rgb, grey))
+    assert len(found) == 1
+
+
+def test_pictures_coded_at_once_are_as_one_by_one():
+    """What is found of luma codes is kept for all of them."""
+    pictures = [(coloured(grey), grey) for grey in (scene() for _ in range(4))]
+    alone = [encode(*picture) for picture in pictures]
+    jpeg_lightness._keys.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda picture: encode(*picture), pictures)) == alone
 
 
 _WRITE = "import sys, numpy as np; from pipeline.jpeg_luma import encode; a = np.load(sys.argv[1]); \

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
-from pipeline.jpeg_luma import _decoded
 from pipeline.jpeg_scan import ZIGZAG, Huffman, Symbols, best_tables, container
+from pipeline.jpeg_transform import decoded
 
 ONES = np.ones(64, np.uint8)
 RNG = np.random.default_rng(3)
@@ -24,13 +24,18 @@ def written(planes, size, interval=None, table=ONES):
     return container(size, (table, table), tables, interval, [part.coded(tables) for part in parts])
 
 
-def as_decoded(data):
+def aslibjpegs(data):
     """(H, W, 3) Y'CbCr that libjpeg shows."""
     image = Image.open(io.BytesIO(data))
     image.draft("YCbCr", image.size)
     pixels = np.asarray(image)
     assert image.mode == "YCbCr"
     return pixels
+
+
+def libjpegs(coefficients):
+    """Samples (N, 64) of coefficients (N, 64) in zigzag order, by our model of libjpeg."""
+    return decoded(coefficients.T[np.argsort(ZIGZAG)]).T
 
 
 def in_rows(samples, across):
@@ -48,9 +53,9 @@ def sparse(blocks, density, largest):
 @pytest.mark.parametrize("interval", [48, 4, 1])
 def test_libjpeg_reads_the_coefficients_that_were_written(largest, interval):
     planes = sparse(48, [0, 0.02, 0.1, 1], largest)
-    pixels = as_decoded(written(planes, (64, 48), interval))
+    pixels = aslibjpegs(written(planes, (64, 48), interval))
     for component in range(3):
-        np.testing.assert_array_equal(pixels[..., component], in_rows(_decoded(planes[component]), 8))
+        np.testing.assert_array_equal(pixels[..., component], in_rows(libjpegs(planes[component]), 8))
 
 
 def test_the_zigzag_is_that_of_the_standard():
@@ -64,15 +69,15 @@ def test_extremes_are_read_back():
     planes[:, 0, 0], planes[:, 1, 0] = -1024, 1016
     planes[:, 2, [1, 63]] = 1023, -1023
     planes[:, 3, 63] = 1
-    pixels = as_decoded(written(planes, (32, 8)))
-    np.testing.assert_array_equal(pixels[..., 1], in_rows(_decoded(planes[1]), 4))
+    pixels = aslibjpegs(written(planes, (32, 8)))
+    np.testing.assert_array_equal(pixels[..., 1], in_rows(libjpegs(planes[1]), 4))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (17, 8)])
 def test_sizes_that_are_not_whole_blocks(size):
     blocks = -(-size[0] // 8) * -(-size[1] // 8)
     planes = sparse(blocks, [0.2], 60)
-    assert as_decoded(written(planes, size)).shape == (size[1], size[0], 3)
+    assert aslibjpegs(written(planes, size)).shape == (size[1], size[0], 3)
 
 
 def test_quantisation_tables_are_in_their_order():
@@ -80,9 +85,9 @@ def test_quantisation_tables_are_in_their_order():
     table = np.arange(3, 67).astype(np.uint8)
     transformed = dctn(samples - 128.0, axes=(1, 2), norm="ortho").reshape(64, 64)[:, ZIGZAG]
     planes = np.stack([np.rint(transformed / table)] * 3).astype(np.int16)
-    shown = as_decoded(written(planes, (64, 64), table=table))[..., 0]
+    shown = aslibjpegs(written(planes, (64, 64), table=table))[..., 0]
     assert np.abs(shown.astype(int) - in_rows(samples.reshape(64, 64), 8)).mean() < 10
-    np.testing.assert_array_equal(shown, in_rows(_decoded(planes[0] * table.astype(np.int16)), 8))
+    np.testing.assert_array_equal(shown, in_rows(libjpegs(planes[0] * table.astype(np.int16)), 8))
 
 
 @pytest.mark.parametrize("counts", [[7], [5, 0, 5], [2**k for k in range(60)], [1] * 256])
