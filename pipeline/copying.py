@@ -234,6 +234,8 @@ class Copier:
                     if packet.size:
                         yield packet
                 return
+            except IndexError:  # PyAV, at the end of a file in which a stream began after the headers
+                return
             except InvalidDataError:
                 self.damaged += 1
                 failures += 1

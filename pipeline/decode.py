@@ -125,7 +125,7 @@ def _segment_pictures(
         if not segment.holds(pts):
             return
         while leading:
-            yield _picture(*leading.popleft(), source, info), False
+            yield _picture(*leading.popleft(), source, info, DecodeReport()), False
         report.concealed += frame.is_corrupt
         spoilt = report.damage > damage or (spoilt and not frame.key_frame)
         damage = report.damage
@@ -133,7 +133,7 @@ def _segment_pictures(
             report.spoilt.append(pts)
         report.woven += frame.interlaced_frame and not info.interlaced
         report.captions += side_data(frame, "A53_CC") is not None
-        yield _picture(frame, pts, source, info), True
+        yield _picture(frame, pts, source, info, report), True
 
 
 def _frames(
@@ -235,16 +235,29 @@ class _Clock:
         return self._last
 
 
-def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo) -> _Picture:
+def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo, report: DecodeReport) -> _Picture:
     layout = pixel_layout(frame.format.name)
     expected = layout if frame.format.name == FORMATS.get(info.pix_fmt) else pixel_layout(info.pix_fmt)
     if (frame.width, frame.height) != (info.width, info.height) or layout != expected:
         was = f"{info.width}×{info.height} {info.pix_fmt}"
         raise changed(source, was, f"{frame.width}×{frame.height} {frame.format.name}", f"at pts {pts}")
     luma, chroma = read_planes(frame, layout, info.color.matrix)
+    if info.codec == "rawvideo" and 8 < info.bit_depth < 16:
+        report.beyond += _clip(luma, *(chroma or ()), most=(1 << info.bit_depth) - 1)
     told = 0 if info.field_packets else int(frame.duration or 0)  # that would be the first field's
     duration = told if info.timestamps else int(not info.decoding_times)
     return _Picture(luma, chroma, pts, duration, info.mixed_fields and not frame.interlaced_frame)
+
+
+def _clip(*planes: Plane, most: int) -> bool:
+    """Bring samples that are no codes of this depth to the greatest, in place; whether there are any.
+
+    Raw video may hold such, as where it is cut off or was labelled with too small a depth.
+    """
+    beyond = any(int(plane.max()) > most for plane in planes)
+    for plane in planes if beyond else ():
+        np.minimum(plane, most, out=plane)
+    return beyond
 
 
 def _batch_pictures(info: StreamInfo) -> int:

@@ -227,6 +227,7 @@ class DecodeReport:
     concealed: int = 0  # pictures that the decoder patched
     woven: int = 0  # interlaced pictures of a stream that is taken for progressive
     captions: int = 0  # pictures with closed captions inside
+    beyond: int = 0  # raw pictures with samples that are no codes of their depth
     retimed: int = 0  # pictures whose timestamp was missing, doubled or ran backward
     notes: list[str] = field(default_factory=list)
     spoilt: list[int] = field(default_factory=list)  # pts of pictures from damage on to the next keyframe, rising
@@ -246,6 +247,7 @@ class DecodeReport:
             (self.concealed, "damaged pictures patched by the decoder"),
             (self.woven, "interlaced pictures coloured as whole frames, and not marked"),
             (self.captions, "pictures with closed captions inside, which are not carried over"),
+            (self.beyond, "pictures with samples that are too great for their depth, which became the greatest of it"),
             (self.retimed, "pictures with a missing, doubled or backward timestamp put after the one before"),
         )
         fell_back = (f"decoded in software: {self.fell_back}",) if self.fell_back else ()

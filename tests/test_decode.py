@@ -375,3 +375,17 @@ def test_rgb_video_is_read_as_full_range_444(tmp_path: Path) -> None:
     batches = list(decode_frames(source, info))
     np.testing.assert_array_equal(np.concatenate([b.luma for b in batches]), [picture(n, 64, 48) for n in range(20)])
     assert all((plane == 128).all() for b in batches for plane in b.chroma or ())
+
+
+def test_raw_samples_beyond_their_depth_become_the_greatest(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nut", codec="rawvideo", pix_fmt="gray10le", frames=3)
+    data = path.read_bytes()
+    second = linear(path, 2 * 64)[1][1]
+    path.write_bytes(data.replace(second, b"\xff\x7f\xff\x03" + second[4:]))
+    info, report = probe(Source(str(path))), DecodeReport()
+    luma = np.concatenate([batch.luma for batch in decode_frames(Source(str(path)), info, report)])
+    assert luma[1, 0, :2].tolist() == [1023, 1023]
+    assert luma[1].tobytes()[4:] == second[4:]
+    assert report.warnings == (
+        "1 pictures with samples that are too great for their depth, which became the greatest of it",
+    )
