@@ -97,7 +97,7 @@ def verify_reel(source: Source, output: str | Place) -> Verification:
     warnings = [f"{name} is not in it" for name in left_out]
     warnings += [f"tag {key} is not the source's" for key in tags]
     if report.beyond:
-        warnings.append(f"{report.beyond} pictures of the source have samples too great for their depth; compared as cut")
+        warnings.append(f"{report.beyond} pictures of the source have samples too great for their depth")
     if shift:
         warnings.append(f"every time is {float(shift):g} s later than in the source, which begins before zero")
     return comparison.verification(streams, problems, warnings)
