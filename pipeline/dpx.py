@@ -61,7 +61,7 @@ class DpxFile:
             wanted = "rgba64le" if "a" in name else "rgb48le"
         else:
             wanted = f"{'gbrap' if 'a' in name else 'gbrp'}{self._depth}le"
-        pixels, alpha = split_alpha(frame.reformat(format=wanted).to_ndarray())
+        pixels, alpha = split_alpha(np.ascontiguousarray(frame.reformat(format=wanted).to_ndarray()))
         return Picture(pixels, self._depth, alpha, self._orientation)
 
     def write(self, page: int, picture: Picture, rgb: Plane) -> None:  # noqa: ARG002

@@ -35,6 +35,8 @@ class Picture:
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16) or self.pixels.shape[2:] not in ((), (3,)):
             raise ValueError(f"expected (H, W) or (H, W, 3) uint8 or uint16, got {self.pixels.shape = }")
+        if not self.pixels.flags.c_contiguous:
+            raise ValueError(f"expected pixels row after row, got {self.pixels.strides = }")
         if self.alpha is not None and self.alpha.shape != self.pixels.shape[:2]:
             raise ValueError(f"expected alpha of {self.pixels.shape[:2]}, got {self.alpha.shape = }")
 

@@ -7,14 +7,17 @@ import struct
 import subprocess
 import tarfile
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from skimage.color import rgb2lab
 
 from pipeline import album as album_stage
 from pipeline.album import assemble_album, colorize_images, cut_album, list_members
@@ -163,6 +166,22 @@ def test_a_single_image_comes_back_as_itself(tmp_path):
     made = work(tmp_path / "c.png", tmp_path / "out.png", tmp_path)
     assert (made.kept, made.warnings) == (1, ("in colour already and copied as they are: 1",))
     assert (tmp_path / "out.png").read_bytes() == IMAGES["in colour.png"]
+
+
+@pytest.mark.parametrize("width", [60, 61, 64])
+def test_grey_dpx_of_any_width(tmp_path, width):
+    """FFmpeg pads its rows."""
+    pixels = np.random.default_rng(1).integers(20, 230, (20, width), np.uint8)
+    encoder = av.CodecContext.create("dpx", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, 20, "gray", Fraction(1, 24)
+    packets = encoder.encode(av.VideoFrame.from_ndarray(pixels, format="gray"))
+    (tmp_path / "a.dpx").write_bytes(bytes(packets[0]))
+    made = work(tmp_path / "a.dpx", tmp_path / "out.dpx", tmp_path)
+    assert (made.coloured, made.errors) == (1, ())
+    decoder = av.CodecContext.create("dpx", "r")
+    rgb = decoder.decode(av.Packet((tmp_path / "out.dpx").read_bytes()))[0].to_ndarray()
+    lightness = [rgb2lab(picture / 255)[..., 0] for picture in (np.dstack([pixels] * 3), rgb)]
+    assert np.abs(lightness[0] - lightness[1]).max() < 0.5
 
 
 def test_recolor_and_saturation(tmp_path):
