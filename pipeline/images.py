@@ -27,6 +27,8 @@ def open_image(data: bytes, limits: Limits) -> ImageFile:
             image = TiffFile(data, limits.image_pages)
         else:
             image = DpxFile(data) if kind == "dpx" else RasterFile(data, kind)
+        if not image.sizes:
+            raise InputError("holds no picture")
         total = sum(width * height for width, height in image.sizes)
         if total > _FILE_PIXELS * limits.image_pixels:
             raise InputError(f"has {total} pixels in its {len(image.sizes)} pages, which looks like a bomb")

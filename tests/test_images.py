@@ -781,6 +781,14 @@ def test_a_tiff_whose_pages_go_in_circles_ends():
         assert len(open_image(bytes(data), Limits(image_pages=50)).sizes) <= 50
 
 
+@pytest.mark.parametrize(
+    "head", [b"II*\0\0\0\0\0", b"MM\0*\0\0\0\0", b"II*\0\xff\0\0\0", b"MM\0+\0\x08\0\0" + bytes(8)]
+)
+def test_a_tiff_without_pages_holds_no_picture(head):
+    with pytest.raises(InputError, match="holds no picture"):
+        open_image(head + bytes(100), DEFAULT_LIMITS)
+
+
 def test_pages_may_not_add_up_to_a_bomb():
     with pytest.raises(InputError, match="in its 120 pages"):
         open_image(tiff(np.stack([GREY] * 120), photometric="minisblack"), Limits(image_pixels=GREY.size))
