@@ -18,6 +18,7 @@ toward neutral, Y' held, until R'G'B' is inside 0..1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -46,6 +47,7 @@ FloatPlane = NDArray[np.float32]
 # Luma variance, in squared 8-bit code values, below which the guide is trusted less: (10 codes)². Measured on real
 # colour clips: grain of 8 codes in luma then adds 0.2 ab of noise, and the error at edges is 14 % below bilinear's.
 _GUIDE_NOISE = 100.0
+_BAND = 1 << 15  # samples guided at a time
 _STRIP = 1 << 16  # samples converted at a time: twenty float planes of it stay in the second-level cache
 _SLACK = 1e-6  # of full scale: rounding of float32 is not "outside the gamut"
 # 16-bit codes for f(t) = (L* + 16)/116 and its neighbours, and for linear light, wide enough for any ab.
@@ -134,20 +136,49 @@ def guided_upsample(ab: FloatPlane, luma: Plane, bit_depth: int) -> tuple[FloatP
     enlarged. The result is held within the range of the neighbouring cells, so that a glint or a black line gets no
     colour that was not there.
     """
+    guide, cells = _model(ab, luma, bit_depth)
+    size = luma.shape[::-1]
+    return _guided(guide, (_float(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)) for plane in cells))
+
+
+def guided_bands(ab: FloatPlane, luma: Plane, bit_depth: int) -> Iterator[tuple[slice, FloatPlane, FloatPlane]]:
+    """What `guided_upsample` returns but for float32's rounding, (rows, a*, b*) at a time: for large pictures.
+
+    So few of them that a processor's cache holds them.
+    """
+    guide, cells = _model(ab, luma, bit_depth)
     height, width = luma.shape
-    cells = min(ab.shape[2], width), min(ab.shape[1], height)
+    step = max(1, _BAND // width)
+    for top in range(0, height, step):
+        rows = slice(top, min(height, top + step))
+        yield rows, *_guided(guide[rows], iter(_enlarged_rows(cells, rows, luma.shape)))
+
+
+def _model(ab: FloatPlane, luma: Plane, bit_depth: int) -> tuple[Plane, FloatPlane]:
+    """The guide (Hc, Wc) and, by coarse cell, (9, h, w): the guide; of a* and b* slope, value, lowest, highest."""
+    height, width = luma.shape
+    size = min(ab.shape[2], width), min(ab.shape[1], height)
     guide = cast(Plane, cv2.medianBlur(luma, 3))
-    coarse = _shrink(guide, cells)
+    coarse = _shrink(guide, size)
     mean = _box(coarse)
     variance = _box(coarse * coarse) - mean * mean + np.float32(_GUIDE_NOISE * 4.0 ** (bit_depth - 8))
-    detail = guide.astype(np.float32) - _enlarge(coarse, luma.shape)
-    planes = []
-    for plane in (_float(cv2.resize(plane, cells, interpolation=cv2.INTER_AREA)) for plane in ab):
+    cells = [coarse]
+    for plane in (_float(cv2.resize(plane, size, interpolation=cv2.INTER_AREA)) for plane in ab):
         slope = _float((_box(coarse * plane) - mean * _box(plane)) / variance)
         low, high = (_float(limit(plane, np.ones((3, 3), np.uint8))) for limit in (cv2.erode, cv2.dilate))
-        guided = _enlarge(slope, luma.shape) * detail + _enlarge(plane, luma.shape)
-        np.maximum(guided, _enlarge(low, luma.shape), out=guided)
-        planes.append(np.minimum(guided, _enlarge(high, luma.shape), out=guided))
+        cells += [slope, plane, low, high]
+    return guide, np.stack(cells)
+
+
+def _guided(guide: Plane, enlarged: Iterator[FloatPlane]) -> tuple[FloatPlane, FloatPlane]:
+    """a* and b* (H, W) of the guide and what `_model` says by cell, at its size."""
+    detail = guide - next(enlarged)
+    planes = []
+    for slope, plane, low, high in zip(*[enlarged] * 4, strict=True):
+        guided = np.multiply(slope, detail, out=slope)
+        guided += plane
+        np.maximum(guided, low, out=guided)
+        planes.append(np.minimum(guided, high, out=guided))
     return planes[0], planes[1]
 
 
@@ -244,8 +275,17 @@ def _shrink(plane: Plane, size: tuple[int, int]) -> FloatPlane:
     return _float(cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 
 
-def _enlarge(plane: FloatPlane, shape: tuple[int, ...]) -> FloatPlane:
-    return _float(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
+def _enlarged_rows(stack: FloatPlane, rows: slice, shape: tuple[int, ...]) -> FloatPlane:
+    """Rows (N, H, width) of planes (N, h, w) as they are when those are enlarged bilinearly to `shape`."""
+    height, width = shape
+    last = stack.shape[1] - 1
+    y = np.clip((np.arange(rows.start, rows.stop) + 0.5) * (stack.shape[1] / height) - 0.5, 0, last)
+    above = y.astype(int)
+    weight = (y - above).astype(np.float32)[:, None]
+    mixed = stack[:, above] * (1 - weight) + stack[:, np.minimum(above + 1, last)] * weight
+    count = len(stack) * len(above)
+    wide = cv2.resize(mixed.reshape(count, -1), (width, count), interpolation=cv2.INTER_LINEAR)
+    return _float(wide).reshape(len(stack), len(above), width)
 
 
 def _box(plane: FloatPlane) -> FloatPlane:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bars import WHOLE, Window, find_window
-from pipeline.chroma import guided_upsample
-from pipeline.color import WHITE_RGB, XYZ_TO_RGB, lab_f_inverse, linear_to_srgb, rgb_to_lab
+from pipeline.chroma import guided_bands
+from pipeline.color import WHITE_RGB, XYZ_TO_RGB, linear_to_srgb, rgb_to_lab
 from pipeline.frames import Plane
 from pipeline.infer import network_size
 from pipeline.pictures import Picture
@@ -21,9 +20,9 @@ from pipeline.profiles import from_srgb, grey_lightness, is_srgb, profile_space,
 from pipeline.quality import has_real_colour
 
 Floats = NDArray[np.float32]
-_BAND = 1 << 16  # pixels coloured at a time: their planes stay in the second-level cache
-_GUIDED = 1 << 25  # pixels; the guided filter's ten float planes of a larger picture take more than 1.3 GB
 _LOOKED_AT = 1 << 21  # pixels that tell whether a picture is in colour
+_JOINT = np.float32(6 / 29)  # of f, where CIE Lab's cube root goes over into a line
+_SLACK = np.float32(1e-9)  # of linear light, for what is not out of gamut
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -73,7 +72,7 @@ class Canvas:
         """Put the colours of a window, as stored, into the picture's; how many pixels were pulled toward neutral."""
         own, inside = window.of(self._picture.pixels if self._tinted else self.grey), window.of(rgb)
         pulled = 0
-        for rows, a, b in _colour_bands(ab, window.of(self.grey), self._picture.bit_depth):
+        for rows, a, b in guided_bands(ab, window.of(self.grey), self._picture.bit_depth):
             linear, moved = linear_colour(self._lightness(own[rows]), a, b)
             inside[rows] = self._codes(linear)
             pulled += moved
@@ -100,7 +99,7 @@ class Canvas:
     def _lightness(self, pixels: Plane) -> Floats:
         """L* of codes (H, W), or of RGB (H, W, 3) where the picture is tinted."""
         if pixels.ndim == 2:
-            return self._table[pixels]
+            return self._table.take(pixels)
         if self._icc is None:
             encoded = pixels.astype(np.float32) / ((1 << self._picture.bit_depth) - 1)
         else:
@@ -121,30 +120,35 @@ def output_profile(picture: Picture) -> bytes | None:
 
 
 def linear_colour(lightness: Floats, a: Floats, b: Floats) -> tuple[Floats, int]:
-    """Linear sRGB (H, W, 3) in 0..1 of L*, a*, b* planes (H, W), and how many pixels were out of gamut.
+    """Linear sRGB (3, H, W) in 0..1 of L*, a*, b* planes (H, W), and how many pixels were out of gamut.
 
     Those are pulled toward the grey of the same luminance in linear light, so that L* is held; ab = 0 gives exact grey.
     """
     f = (lightness + np.float32(16)) / np.float32(116)
-    y = lab_f_inverse(f)
-    dx = (lab_f_inverse(f + a / np.float32(500)) - y) * np.float32(WHITE_RGB[0])
-    dz = (lab_f_inverse(f - b / np.float32(200)) - y) * np.float32(WHITE_RGB[2])
-    offsets = [np.float32(XYZ_TO_RGB[i, 0]) * dx + np.float32(XYZ_TO_RGB[i, 2]) * dz for i in range(3)]
-    room = np.ones_like(y)
-    for offset in offsets:
-        reach = np.where(offset > 0, 1 - y, y) / np.maximum(np.abs(offset), np.float32(1e-9))
-        np.minimum(room, reach, out=room)
-    linear = np.stack([np.clip(y + room * offset, 0, 1) for offset in offsets], axis=-1)
-    return linear.astype(np.float32), int(np.count_nonzero(room < 1))
+    y = _light(f)
+    dx = _light(f + a / np.float32(500)) - y
+    dz = _light(f - b / np.float32(200)) - y
+    linear = np.empty((3, *y.shape), np.float32)
+    for i in range(3):
+        np.multiply(dx, np.float32(XYZ_TO_RGB[i, 0] * WHITE_RGB[0]), out=linear[i])
+        linear[i] += dz * np.float32(XYZ_TO_RGB[i, 2] * WHITE_RGB[2])
+    red, green, blue = linear
+    rise = np.maximum(np.maximum(np.maximum(red, green), blue), _SLACK)
+    fall = np.maximum(-np.minimum(np.minimum(red, green), blue), _SLACK)
+    room = np.minimum(np.minimum((1 - y) / rise, y / fall), np.float32(1))
+    linear *= room
+    linear += y
+    np.clip(linear, 0, 1, out=linear)
+    return linear, int(np.count_nonzero(room < 1))
 
 
 def encode(linear: Floats, bit_depth: int) -> Plane:
-    """Linear light 0..1 to sRGB codes of a depth; at 8 bits through a table that is good to 0.05 of a code."""
+    """Linear light (3, H, W), 0..1, to sRGB codes (H, W, 3) of a depth; at 8 bits to 0.05 of a code, by a table."""
     if bit_depth == 8:
-        codes: NDArray[np.uint8] = _encoding_8()[np.rint(linear * np.float32(65535)).astype(np.uint16)]
-        return codes
+        steps = np.rint(linear * np.float32(65535)).astype(np.uint16)
+        return cast(Plane, cv2.merge([cv2.LUT(plane, _encoding_8()) for plane in steps]))
     peak = np.float32((1 << bit_depth) - 1)
-    wide: NDArray[np.uint16] = np.rint(linear_to_srgb(linear) * peak).astype(np.uint16)
+    wide: NDArray[np.uint16] = np.rint(linear_to_srgb(np.moveaxis(linear, 0, -1)) * peak).astype(np.uint16)
     return wide
 
 
@@ -166,28 +170,12 @@ def as_stored(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.swapaxes(plane, -1, -2) if orientation in _TRANSPOSED else plane
 
 
-def _colour_bands(ab: Floats, grey: Plane, bit_depth: int) -> Iterator[tuple[slice, Floats, Floats]]:
-    """(rows, a*, b*) of the whole picture, in bands; guided by luma, at reduced size where the picture is vast."""
-    height, width = grey.shape
-    shrink = (grey.size / _GUIDED) ** 0.5
-    guide = grey if shrink <= 1 else _resize(grey, (max(1, int(width / shrink)), max(1, int(height / shrink))))
-    planes = guided_upsample(ab, guide, bit_depth)
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        band = slice(top, min(height, top + rows))
-        a, b = (plane[band] if shrink <= 1 else _enlarge_rows(plane, band, grey.shape) for plane in planes)
-        yield band, a, b
-
-
-def _enlarge_rows(plane: Floats, rows: slice, shape: tuple[int, ...]) -> Floats:
-    """Rows of `plane` as they are when it is enlarged bilinearly to `shape`."""
-    height, width = shape
-    y = np.clip((np.arange(rows.start, rows.stop) + 0.5) * (plane.shape[0] / height) - 0.5, 0, plane.shape[0] - 1)
-    above = y.astype(int)
-    below = np.minimum(above + 1, plane.shape[0] - 1)
-    weight = (y - above).astype(np.float32)[:, None]
-    mixed = plane[above] * (1 - weight) + plane[below] * weight
-    return np.asarray(cv2.resize(mixed, (width, len(mixed)), interpolation=cv2.INTER_LINEAR))
+def _light(f: Floats) -> Floats:
+    """`lab_f_inverse` in few passes: its cube and its line, each of the part of f that is its own."""
+    light = np.maximum(f, _JOINT)
+    light *= light * light
+    light += np.minimum(f - _JOINT, np.float32(0)) * (3 * _JOINT * _JOINT)
+    return light
 
 
 def _resize(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -1,10 +1,19 @@
 """Chroma planes against a float64 evaluation of their definition, at edges, under grain, and at every size."""
 
+import cv2
 import numpy as np
 import pytest
 
-from pipeline import color
-from pipeline.chroma import ChromaLayout, chroma_planes, chroma_size, conversion, guided_upsample, luma_at_sites
+from pipeline import chroma, color
+from pipeline.chroma import (
+    ChromaLayout,
+    chroma_planes,
+    chroma_size,
+    conversion,
+    guided_bands,
+    guided_upsample,
+    luma_at_sites,
+)
 from pipeline.frames import Matrix
 
 MATRICES: list[Matrix] = ["bt601", "bt709", "bt2020", "smpte240m", "fcc"]
@@ -143,6 +152,20 @@ def test_colour_keeps_to_edges():
     distance = np.hypot(x - 125.15, y - 121.85) - 70
     halo = (distance > 3) & (distance < 8)
     assert bleeding[halo].mean() < 0.35 * unguided[halo].mean()
+
+
+@pytest.mark.parametrize("shape", [(240, 180), (37, 53), (1, 300), (300, 1), (1, 1)])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_bands_are_what_the_whole_is(monkeypatch, shape, rows):
+    rng = np.random.default_rng(3)
+    luma = cv2.GaussianBlur(rng.integers(0, 256, shape).astype(np.uint8), (5, 5), 0)
+    ab = rng.normal(0, 20, (2, 12, 16)).astype(np.float32)
+    whole = np.stack(guided_upsample(ab, luma, 8))
+    monkeypatch.setattr(chroma, "_BAND", rows * shape[1])
+    bands = list(guided_bands(ab, luma, 8))
+    assert [band[0].start for band in bands] == list(range(0, shape[0], rows))
+    found = [np.concatenate(planes) for planes in zip(*(band[1:] for band in bands), strict=True)]
+    np.testing.assert_allclose(found, whole, atol=1e-4)
 
 
 def test_colour_never_leaves_the_range_around_it():
