@@ -16,7 +16,7 @@ from typing import IO, cast
 from pipeline import tars, zips
 from pipeline.album_store import MemberResult, StoreReader
 from pipeline.archives import list_members, read_members
-from pipeline.errors import InputError, VerificationError
+from pipeline.errors import InputError, UnreadableError, VerificationError
 from pipeline.frames import SegmentFile
 from pipeline.images import open_image
 from pipeline.limits import DEFAULT_LIMITS, Limits
@@ -76,7 +76,7 @@ def assemble_album(
         raise InputError(f"{album.url}: holds no member that can be passed on: {reason}")
     unreadable: list[MemberError] = []
     if album.kind == "folder":
-        size = _write_folder(album, finished, destination, limits, replace)
+        size, unreadable = _write_folder(album, finished, destination, limits, replace)
     else:
         with replacing(destination, replace=replace) as temporary:
             if album.kind == "image":
@@ -173,23 +173,34 @@ def _compressing(album: Album, path: Path) -> Iterator[IO[bytes]]:
             yield f
 
 
-def _write_folder(album: Album, finished: _Finished, destination: Place, limits: Limits, replace: bool) -> int:
-    size = 0
+def _write_folder(
+    album: Album, finished: _Finished, destination: Place, limits: Limits, replace: bool
+) -> tuple[int, list[MemberError]]:
+    """(bytes written, what could not be copied)."""
+    size, unreadable = 0, list[MemberError]()
     for member in album.members:
         if member.left_out:
             continue
-        data = finished.get(member.ordinal)
-        with replacing(destination / member.name, replace=replace) as temporary:
-            if data is not None:
-                _check_image(member, finished.results[member.ordinal], data, limits)
-                temporary.write_bytes(data)
-            else:
-                _copy_file(f"{album.url.rstrip('/')}/{member.name}", temporary)
-            if is_local(album.url):
-                times = os.stat(local_path(album.url) / member.name)  # noqa: PTH116
-                os.utime(temporary, ns=(times.st_mtime_ns, times.st_mtime_ns))
-            size += temporary.stat().st_size
-    return size
+        try:
+            with replacing(destination / member.name, replace=replace) as temporary:
+                _write_member(album, finished, member, temporary, limits)
+                size += temporary.stat().st_size
+        except UnreadableError as e:
+            reason = str(e).removeprefix(f"{local_path(album.url) / member.name}: ")
+            unreadable.append(MemberError(printable(member.name), reason, left_out=True))
+    return size, unreadable
+
+
+def _write_member(album: Album, finished: _Finished, member: Member, path: Path, limits: Limits) -> None:
+    data = finished.get(member.ordinal)
+    if data is not None:
+        _check_image(member, finished.results[member.ordinal], data, limits)
+        path.write_bytes(data)
+    else:
+        _copy_file(f"{album.url.rstrip('/')}/{member.name}", path)
+    if is_local(album.url):
+        times = os.stat(local_path(album.url) / member.name)  # noqa: PTH116
+        os.utime(path, ns=(times.st_mtime_ns, times.st_mtime_ns))
 
 
 def _copy_file(url: str, target: Path) -> None:

@@ -4,6 +4,7 @@ ReelcolorError              exit 1; the command line prints the message and noth
 ├── InputError              the source is at fault: unreadable, empty, damaged
 │   └── UnsupportedError    the source is sound, but the chosen output cannot hold it
 ├── StorageError            reading or writing failed: permission, network
+│   ├── UnreadableError     what there is gives no data, as on a bad sector
 │   └── NoRoomError         a disk is full, or is about to be
 ├── EngineError             the model or the engine that runs it
 │   └── OutOfMemoryError    a batch did not fit
@@ -32,6 +33,10 @@ class StorageError(ReelcolorError):
     """Reading or writing failed for a reason outside the file's content."""
 
     kind = "storage"
+
+
+class UnreadableError(StorageError):
+    """A local file is there and can be opened, but reading from it fails."""
 
 
 class NoRoomError(StorageError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from pipeline.errors import InputError, NoRoomError, StorageError
+from pipeline.errors import InputError, NoRoomError, StorageError, UnreadableError
 from pipeline.ranges import StoredObject
 from pipeline.scratch import scratch_file
 from pipeline.stores import StorePath
@@ -45,15 +46,38 @@ def place(url: str | Place) -> Place:
 
 
 def open_input(url: str) -> IO[bytes]:
-    """Open for seekable binary reading; raises InputError where there is nothing to read."""
+    """Open for seekable binary reading; raises InputError where there is nothing to read.
+
+    What cannot be read later, as on a disk with bad sectors, is an UnreadableError.
+    """
     try:
-        return cast(IO[bytes], readable(url).open("rb"))
+        where = readable(url)
+        return io.BufferedReader(_LocalFile(where)) if isinstance(where, Path) else cast(IO[bytes], where.open("rb"))
     except FileNotFoundError as e:
         raise InputError(f"{url}: no such file") from e
     except IsADirectoryError as e:
         raise InputError(f"{url}: is a folder, expected a file") from e
     except OSError as e:
         raise StorageError(f"{url}: cannot be read: {e.strerror or e}") from e
+
+
+class _LocalFile(io.FileIO):
+    """A file whose errors of reading name it."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        with self._named():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._named():
+            return super().readall()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise UnreadableError(f"{self.name}: cannot be read: {e.strerror or e}") from e
 
 
 def readable(url: str | Place) -> Path | StoredObject:

@@ -20,9 +20,10 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from pipeline import album as album_stage
+from pipeline import storage
 from pipeline.album import assemble_album, colorize_images, cut_album, list_members
 from pipeline.album_store import StoreReader
-from pipeline.errors import EngineError, InputError, StorageError, VerificationError
+from pipeline.errors import EngineError, InputError, StorageError, UnreadableError, VerificationError
 from pipeline.frames import Look, Segment
 from pipeline.infer import network_size
 from pipeline.limits import DEFAULT_LIMITS, Limits
@@ -155,6 +156,25 @@ def test_a_folder_is_mirrored(tmp_path):
         assert path.stat().st_mtime == 10**9
         unchanged = name in ("roll 1/notes.txt", "in colour.png", "roll 2/broken.png", "empty.jpg")
         assert (path.read_bytes() == IMAGES[name]) == unchanged
+
+
+def test_an_image_on_a_bad_sector_fails_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(IMAGES["roll 1/a.png"])
+    plain = storage._LocalFile.readinto
+
+    def failing(file, buffer):
+        if file.name.name == "b.png":
+            raise UnreadableError(f"{file.name}: cannot be read: Input/output error")
+        return plain(file, buffer)
+
+    monkeypatch.setattr(storage._LocalFile, "readinto", failing)
+    made = work(folder, tmp_path / "out", tmp_path)
+    assert (made.coloured, made.copied) == (2, 0)
+    assert [str(error) for error in made.errors] == ["b.png: cannot be read: Input/output error"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 
 def test_a_single_image_comes_back_as_itself(tmp_path):

@@ -91,3 +91,15 @@ def test_a_file_that_is_not_to_be_replaced_is_kept(
         temporary.write_bytes(b"newer")
     assert target.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["film.mkv"]
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    """Nothing is mapped at a process's address 0: Linux says "Input/output error", as of a bad sector."""
+    memory = f"/proc/{os.getpid()}/mem"
+    with (
+        storage.open_input(memory) as f,
+        pytest.raises(StorageError, match=rf"^{memory}: cannot be read: Input"),
+    ):
+        f.read(16)
+    with storage.open_input(memory) as f, pytest.raises(StorageError, match=rf"^{memory}: cannot be read"):
+        f.read()
