@@ -175,9 +175,10 @@ def _times(info: StreamInfo) -> list[int]:
     index = packet_index(info.source)
     timed = index.shown & (index.pts != NO_PTS)
     moved, _ = one_timeline(index, info, timed)
-    least, times = least_ticks(info.fps, info.time_base), list[int]()
+    least, times, late = least_ticks(info.fps, info.time_base), list[int](), False
     for pts in np.sort(moved).tolist():
-        times.append(times[-1] + least if times and pts <= times[-1] else pts)
+        late = bool(times) and pts < times[-1] + (least if late else 1)
+        times.append(times[-1] + least if late else pts)
     return times
 
 

@@ -217,6 +217,7 @@ class _Clock:
         self._jump = jump_ticks(info.fps, info.time_base)
         self._ahead = ahead_ticks(info.container, info.time_base)
         self._offset = 0
+        self._moved = False
 
     def time(self, told: int | None) -> int:
         """pts of the next frame in presentation order; `told`: its own, None where it has none."""
@@ -229,9 +230,9 @@ class _Clock:
             # A new timeline: goes on where the last one ended.
             self._offset += following - pts
             pts = following
-        late = pts <= self._last
+        late = pts < self._last + (self._least if self._moved else 1)
         self._report.retimed += late or (told is None and self._info.timestamps)
-        self._last = self._last + self._least if late else pts
+        self._last, self._moved = (self._last + self._least if late else pts), late
         return self._last
 
 

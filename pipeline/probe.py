@@ -80,7 +80,7 @@ def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
     index = packet_index(source)
     source, left_behind = seen_whole(source, index.late)
     if not index.shown.any():
-        raise InputError(f"{source.url}: holds no picture; check that it plays")
+        raise InputError(f"{source.url}: {_why_nothing(index)}")
     with open_media(source) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
@@ -97,6 +97,13 @@ def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
             fps=fps,
             notes=left_behind,
         )
+
+
+def _why_nothing(index: PacketIndex) -> str:
+    if not len(index):
+        return "holds no picture; check that it plays"
+    hidden = f"its edit list hides all of its {len(index)} pictures"
+    return f"{hidden}; to be rid of it: ffmpeg -ignore_editlist 1 -i FILE -map 0 -c copy NEW"
 
 
 def _describe(

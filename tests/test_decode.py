@@ -9,12 +9,14 @@ import av
 import numpy as np
 import pytest
 from media import Video, damaged, linear, ordinal, picture, ticks, write
+from reels import stream_info
 
-from pipeline.decode import DecodeReport, decode_frames, decode_segment
+from pipeline.decode import DecodeReport, _Clock, decode_frames, decode_segment
 from pipeline.errors import InputError
 from pipeline.frames import Segment, Source, StreamInfo
 from pipeline.probe import probe
 from pipeline.segments import cut_segments
+from pipeline.streams import rescale
 
 WARMUP = 3
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=10:min-keyint=5:bframes=3:b-adapt=0:scenecut=0:threads=1"}
@@ -323,6 +325,23 @@ def test_doubled_timestamps_are_parted(tmp_path: Path) -> None:
     assert pictures == [(time + (n == 21) + 2 * (n == 22), n) for n, time in enumerate(pts)]
     assert report.retimed == 2
     assert [p for p, _ in decoded(source, info, cut_segments(source, info, 0.4, WARMUP))[0]] == [p for p, _ in pictures]
+
+
+@pytest.mark.parametrize("time_base", [Fraction(1, 12800), Fraction(1, 90000), Fraction(1, 1000), Fraction(1, 25)])
+def test_pictures_whose_timestamps_run_backward_stay_apart_in_milliseconds(time_base: Fraction) -> None:
+    """Also from the sound one that follows them at once; pictures that lie closer by themselves stay as they are."""
+    info = stream_info(time_base=time_base)
+    unit = 1 / time_base
+    told = [0.04, 0.03, 0.031, 0.0405, 0.0421, 0.08, 0.08, 0.12, 0.12 + float(time_base), None, 0.12, 0.16]
+    report = DecodeReport()
+    clock = _Clock(info, report)
+    times = [clock.time(None if t is None else round(t * unit)) for t in told]
+    assert times == sorted(set(times))
+    if time_base < Fraction(1, 1000):
+        milliseconds = [rescale(t, time_base, Fraction(1, 1000)) for t in times]
+        assert milliseconds[:8] == sorted(set(milliseconds[:8]))
+        assert times[8] - times[7] == 1
+    assert times[0] == round(Fraction(1, 25) * unit)
 
 
 def test_a_change_of_size_that_no_header_told_of_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from media import write, write_sound
 
+from pipeline.errors import InputError
 from pipeline.frames import Source
 from pipeline.mp4 import boxes, crops
 from pipeline.probe import probe
@@ -48,6 +49,15 @@ def test_cropping_is_said(tmp_path: Path, name: str, terms: tuple[int, ...], sai
     words = ("it asks players to crop its pictures; the output is whole, and does not ask for that",)
     info = probe(Source(str(path)))
     assert (info.frames, info.width, info.warnings) == (3, 64, words if said else ())
+
+
+def test_an_edit_list_that_hides_everything_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", frames=3, b_frames=1)
+    data = path.read_bytes()
+    at = data.index(b"elst") + 16  # media_time of the first edit
+    path.write_bytes(data[:at] + (1 << 30).to_bytes(4, "big") + data[at + 4 :])
+    with pytest.raises(InputError, match="its edit list hides all of its 3 pictures; to be rid of it: ffmpeg"):
+        probe(Source(str(path)))
 
 
 def test_damaged_boxes_ask_for_nothing(tmp_path: Path) -> None:
