@@ -25,6 +25,7 @@ from pipeline.probe import OtherStream, probe
 from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, describe, is_timecode, lost_tags, rescale
 from pipeline.timing import frame_ticks, least_ticks, one_timeline
+from pipeline.wrapped_pcm import plain_codec
 from pipeline.written import find_problems
 
 __all__ = ["Container", "choose_container", "preflight"]
@@ -143,13 +144,15 @@ def _before_zero(info: StreamInfo) -> Fraction:
 
 
 def _tag_notes(info: StreamInfo, container: Container) -> Iterator[str]:
-    """What becomes of tags and timecode."""
+    """What becomes of tags, timecode and wrapped sound."""
     with open_whole(info.source) as source:
         if lost := lost_tags(source, container.format):
             yield f"{container.name} has no place for the tags {', '.join(lost)}"
         if container.format == "mpegts":
             yield "MPEG-TS has no tags: the provenance is the name of its service and provider"
         for stream in source.streams:
+            if codec := plain_codec(stream, container.format):
+                yield f"{describe(stream)} becomes {codec}, sample for sample: {container.name} holds it only so"
             if is_timecode(stream) and container.format == "matroska":
                 yield f"timecode track {stream.index} kept as the TIMECODE tag: Matroska has no timecode tracks"
 

@@ -18,6 +18,7 @@ from pipeline.demux import NO_PTS
 from pipeline.errors import StorageError
 from pipeline.streams import codec_name, describe, rescale
 from pipeline.timing import ahead_ticks
+from pipeline.wrapped_pcm import Unwrapper, plain_codec
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -148,7 +149,9 @@ class Copier:
     ) -> None:
         """`muxer`: FFmpeg's, that the streams go into. Matroska's takes packets of equal decoding time, and wants those
         as one that hold the parts of one PGS subtitle, as Blu-ray stores them; all but MPEG-TS's want AAC without ADTS
-        headers, so that packets whose header is damaged cannot go along. `sample`: read the beginning only.
+        headers, so that packets whose header is damaged cannot go along, and PCM without headers of its own.
+
+        `sample`: read the beginning only.
 
         `shift`: seconds by which everything becomes later.
 
@@ -162,7 +165,9 @@ class Copier:
             for s in self._streams
         }
         self.records = {
-            s.index: StreamRecord(s.type, codec_name(s), cast(Fraction, targets[s.index].time_base))
+            s.index: StreamRecord(
+                s.type, plain_codec(s, muxer) or codec_name(s), cast(Fraction, targets[s.index].time_base)
+            )
             for s in self._streams
         }
         self._joining = {
@@ -171,6 +176,8 @@ class Copier:
             if lenient and codec_name(s) == "hdmv_pgs_subtitle"
         }
         self._unheaded = {s.index: 0 for s in self._streams if muxer != "mpegts" and _has_adts_headers(s)}
+        self._unwrapping = {s.index: Unwrapper(s) for s in self._streams if plain_codec(s, muxer)}
+        self._broken = dict.fromkeys(self._unwrapping, 0)
         self.damaged = 0
 
     @property
@@ -184,6 +191,11 @@ class Copier:
         lines += [
             f"{count} damaged packets of {describe(self._source.streams[index])} left out: only MPEG-TS holds them"
             for index, count in self._unheaded.items()
+            if count
+        ]
+        lines += [
+            f"{count} damaged packets of {describe(self._source.streams[index])} left out"
+            for index, count in self._broken.items()
             if count
         ]
         if self.damaged:
@@ -210,10 +222,19 @@ class Copier:
         record = self.records[index]
         if index in self._unheaded and not _is_adts(packet):
             self._unheaded[index] += 1
-        elif not is_pause(packet, record.codec):
+        elif (packet := self._unwrapped(index, packet)) and not is_pause(packet, record.codec):
             self._clocks[index].set(packet, record.time_base)
             record.add(packet)
             yield float(packet.dts * record.time_base), packet, self._targets[index]
+
+    def _unwrapped(self, index: int, packet: Any) -> Any | None:
+        if index not in self._unwrapping:
+            return packet
+        try:
+            return self._unwrapping[index].unwrap(packet)
+        except FFmpegError:
+            self._broken[index] += 1
+            return None
 
     def _beginning(self) -> Iterator[Any]:
         """The streams' packets among the first of the file; a sparse stream is not looked for to its end."""

@@ -36,6 +36,7 @@ from pipeline.streams import (
     stream_metadata,
     uses_itunes,
 )
+from pipeline.wrapped_pcm import plain_codec
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -204,7 +205,10 @@ class ReelMuxer:
 
     def _add_copy(self, original: Any) -> Any:
         has_decoder = original.codec_context is not None or original.type == "data"
-        if has_decoder and not self._goes_as_windows_codec(original):
+        if codec := plain_codec(original, self._container.format):
+            context = original.codec_context
+            stream: Any = self._output.add_stream(codec, rate=context.sample_rate, layout=context.layout)
+        elif has_decoder and not self._goes_as_windows_codec(original):
             stream = self._output.add_stream_from_template(original, opaque=True)
         else:
             # PyAV copies a stream's parameters through its decoder, and asks the muxer first. Setting up the null

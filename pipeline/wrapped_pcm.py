@@ -1,0 +1,49 @@
+"""Linear PCM as DVD and Blu-ray wrap it, with a header in every packet: plain PCM, sample for sample, elsewhere.
+
+No container but MPEG's own streams takes it as it is, and FFmpeg writes it into few of those.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import av
+import numpy as np
+
+from pipeline.streams import codec_name
+
+_WRAPPED = ("pcm_dvd", "pcm_bluray")
+_PLAIN = {"s16": "pcm_s16le", "s32": "pcm_s24le"}  # of FFmpeg's sample formats: 20 and 24 bits come in the upper ones
+
+
+def plain_codec(stream: Any, muxer: str) -> str | None:
+    """What a stream becomes in a file of FFmpeg's `muxer`; None where it is copied as it is."""
+    if muxer == "mpegts" or codec_name(stream) not in _WRAPPED:
+        return None
+    return _PLAIN.get(stream.codec_context.format.name)
+
+
+class Unwrapper:
+    """Takes packets of wrapped PCM and gives packets of plain PCM at the same times."""
+
+    def __init__(self, stream: Any) -> None:
+        context = stream.codec_context
+        self._wide = context.format.name == "s32"
+        self._decoder = cast(Any, av.CodecContext.create(context.name, "r"))
+        self._decoder.sample_rate, self._decoder.layout = context.sample_rate, context.layout
+
+    def unwrap(self, packet: Any) -> Any | None:
+        """The samples of a packet; None where it holds none. Raises FFmpegError where it is damaged."""
+        samples = b"".join(self._plain(frame.to_ndarray()) for frame in self._decoder.decode(packet))
+        if not samples:
+            return None
+        plain = av.Packet(len(samples))
+        plain.update(samples)
+        plain.stream, plain.time_base = packet.stream, packet.time_base
+        plain.pts, plain.dts, plain.duration = packet.pts, packet.dts, packet.duration
+        return plain
+
+    def _plain(self, samples: np.ndarray[Any, Any]) -> bytes:
+        if not self._wide:
+            return samples.astype("<i2").tobytes()
+        return np.ascontiguousarray(samples.astype("<i4").reshape(-1, 1).view(np.uint8)[:, 1:]).tobytes()
