@@ -42,7 +42,6 @@ setup(
         "dev": [
             "hypothesis>=6.170",
             "mypy>=2.4",
-            "nncf>=3.4",
             "onnxruntime>=1.31",
             "psutil>=7.2",
             "pytest>=9.2",
@@ -55,7 +54,6 @@ setup(
             "tensorrt-cu13-bindings>=11.4",  # the API alone, that calls are held against; no libraries
             "threadpoolctl>=3.6",
         ],
-        "int8": ["nncf>=3.4", "onnxruntime>=1.31"],
         "s3": ["s3fs>=2026.9"],  # of fsspec's own version
         "s3-test": ["flask>=3.1", "flask-cors>=6.0", "moto[s3]>=5.2"],  # a server on this machine
         "cluster": ["ray[default]>=2.60"],  # the job client here, the dashboard with its Jobs API on the head

@@ -131,11 +131,12 @@ def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
     from model.rounds import median, ratio
 
     names = {case.name for case in bench.cases}
-    fp32 = {run.batch: run.case for run in bench.runs if run.precision == "fp32"}
+    fp32 = {(run.engine, run.batch): run.case for run in bench.runs if run.precision == "fp32"}
     engines = []
     for run in bench.runs:
-        limit = bench.ceilings[run.precision]
+        limit, usual = bench.ceilings[run.precision], fp32.get((run.engine, run.batch))
         engines.append({
+            "engine": run.engine,
             "precision": run.precision,
             "batch": run.batch,
             "key": run.key,
@@ -143,7 +144,7 @@ def engine_document(bench: Bench, rounds: Rounds, flops: int) -> dict[str, Any]:
             "bare_fps": median(rounds, run.bare),
             "of_bare": ratio(rounds, run.case, run.bare),
             "of_limit": ratio(rounds, run.case, limit) * flops,
-            "of_fp32": ratio(rounds, run.case, fp32[run.batch]) if run.batch in fp32 else None,
+            "of_fp32": ratio(rounds, run.case, usual) if usual else None,
         })  # fmt: skip
     opencv = None
     if "OpenCV DNN" in names:

@@ -29,7 +29,7 @@ def _engine_lines(document: dict[str, Any]) -> list[str]:
     for e in document["engines"]:
         of_fp32 = f"{e['of_fp32']:.2f}" if e["of_fp32"] else ""
         shares = (f"{e['of_limit']:.0%}", f"{e['of_bare']:.2f}", of_fp32)
-        rows.append((e["precision"], str(e["batch"]), f"{e['fps']:.1f}", *shares))
+        rows.append((_name(e), str(e["batch"]), f"{e['fps']:.1f}", *shares))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{model['name']} at {model['size']}², {model['gflop']:.2f} GFLOP a frame, on the {document['device']}",
@@ -42,6 +42,10 @@ def _engine_lines(document: dict[str, Any]) -> list[str]:
             f"  OpenCV DNN {opencv['fps']:.2f} frames/s; the fp32 engine {opencv['engine_over_it']:.1f} times it"
         )
     return [*lines, *(f"  left out: {reason}" for reason in document["left_out"])]
+
+
+def _name(engine: dict[str, Any]) -> str:
+    return f"{engine['engine']} {engine['precision']}".strip()
 
 
 def _video_lines(video: dict[str, Any]) -> list[str]:
@@ -79,7 +83,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
 def _draw_engines(axes: Any, document: dict[str, Any]) -> None:
     """Frames a second of engine, bare loop and OpenCV, with the engine's share of the limit."""
     engines, model = document["engines"], document["model"]
-    places, names = list(range(len(engines))), [f"{e['precision']}\nbatch {e['batch']}" for e in engines]
+    places, names = list(range(len(engines))), [f"{_name(e)}\nbatch {e['batch']}" for e in engines]
     ours = axes.bar([x - 0.2 for x in places], [e["fps"] for e in engines], 0.4, label="engine", color=_OURS)
     bare = axes.bar([x + 0.2 for x in places], [e["bare_fps"] for e in engines], 0.4, label="bare loop", color=_OTHER)
     axes.bar_label(ours, [f"{e['fps']:.3g}\n({e['of_limit']:.0%})" for e in engines], fontsize=8, padding=2)

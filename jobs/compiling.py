@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model.engines.ranges import Ranges
     from model.outline import Outline
 
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
 _CALIBRATION = 300  # pictures, as many as NNCF recommends
-_UNSEEN = 100  # pictures that an int8 graph is judged by
+_UNSEEN = 100  # pictures that 8 bits are judged by
 _SIDE = 160  # of their crops
 
 
@@ -28,7 +29,7 @@ _SIDE = 160  # of their crops
 class Request:
     """What is asked for. sizes: (h, w) of the network's input, multiples of 32; none takes those of 4:3 and 16:9.
 
-    calibrate: photographs to make the int8 graph from; output: where to write it beside the cache.
+    calibrate: photographs to measure the ranges for 8 bits on; output: where to write these beside the cache.
     """
 
     model: str
@@ -43,14 +44,14 @@ class Request:
 def compile_model(request: Request) -> dict[str, Any]:
     """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs.
 
-    An int8 graph that does not pass is not kept, and not written to the output, which is an EngineError, too.
+    Ranges whose graph does not pass are not kept, and not written to the output, which is an EngineError, too.
     """
     from model.engines import prove_engine
-    from model.engines.int8 import forget_int8
+    from model.engines.ranges import forget_ranges
     from model.outline import outlined
 
     model = outlined(request.model)
-    graph, unseen = _quantised(model, request.calibrate) if request.calibrate is not None else (b"", None)
+    ranges, unseen = _calibrated(model, request.calibrate) if request.calibrate is not None else (None, None)
     engine, verdicts = prove_engine(
         model,
         temperature=request.temperature,
@@ -64,12 +65,12 @@ def compile_model(request: Request) -> dict[str, Any]:
 
             verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
         problem = next((v.problem for v in verdicts if v.problem), "")
-        if graph and problem:
-            forget_int8(model)
-        if request.output is not None:
+        if ranges and problem:
+            forget_ranges(model)
+        if ranges and request.output is not None:
             if problem:
                 raise EngineError(f"{request.output}: not written: {problem}")
-            write_bytes(request.output, graph)
+            write_bytes(request.output, ranges.to_json())
         return {
             "model": model.name,
             "sha256": model.sha256,
@@ -80,14 +81,14 @@ def compile_model(request: Request) -> dict[str, Any]:
         }
 
 
-def _quantised(model: Outline, photographs: str) -> tuple[bytes, NDArray[np.float32]]:
-    """The int8 graph, which is in the cache from now on, and pictures to judge it by."""
-    from model.engines.int8 import keep_int8, quantised
+def _calibrated(model: Outline, photographs: str) -> tuple[Ranges, NDArray[np.float32]]:
+    """Ranges, which are in the cache from now on, and pictures to judge by."""
+    from model.engines.ranges import keep_ranges, measured
 
     seen, unseen = calibration_pictures(photographs)
-    graph = quantised(model, seen)
-    keep_int8(model, graph)
-    return graph, unseen
+    ranges = measured(model, seen)
+    keep_ranges(model, ranges)
+    return ranges, unseen
 
 
 def default_sizes() -> list[tuple[int, int]]:

@@ -32,7 +32,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     help="auto takes the GPU that there is.",
 )
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="int8 is for the CPU."
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="fp8 is for TensorRT alone."
 )
 @click.option(
     "--shapes",
@@ -44,13 +44,13 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
 @click.option(
     "--temperature", type=click.FloatRange(0.01, 2), metavar="T", help="That colorize is to use. [default: the model's]"
 )
-@click.option("--calibrate", metavar="PATH", help="Photographs to make the int8 graph from; needs NNCF.")
+@click.option("--calibrate", metavar="PATH", help="Photographs to measure on what 8 bits are to span.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.onnx",
-    help="Where to write that graph, too, if it passes.",
+    metavar="FILE.ranges.json",
+    help="Where to write that, too, if it passes.",
 )
 @click.option("--check", is_flag=True, help="Exit status 1 where the precision asked for does not pass.")
 @json_option
@@ -73,7 +73,7 @@ def compile_command(
 
     Otherwise the first run does so: on a GPU with TensorRT that takes minutes for each shape. Golden frames are
     coloured and compared with PyTorch in float32; a precision that fails gives way to the next of int8, fp16, bf16,
-    fp32.
+    fp32, fp8 to fp16.
 
     \b
     Examples:
@@ -85,10 +85,10 @@ def compile_command(
     from jobs.compiling import Request, compile_model, in_words
     from jobs.hearing import heard
 
-    if calibrate is not None and precision != "int8":
-        raise click.UsageError("--calibrate makes an int8 graph; give --precision int8, too")
+    if calibrate is not None and precision not in ("int8", "fp8"):
+        raise click.UsageError("--calibrate is for 8 bits; give --precision int8, too")
     if output is not None and calibrate is None:
-        raise click.UsageError("--output is for the graph that --calibrate makes; give --calibrate, too")
+        raise click.UsageError("--output is for what --calibrate measures; give --calibrate, too")
     with heard(partial(click.echo, err=True)):
         document = compile_model(Request(model, device, precision, sizes, temperature, calibrate, output))
     echo(document if as_json else in_words(document))

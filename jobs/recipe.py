@@ -18,7 +18,7 @@ from pipeline.frames import Look
 from pipeline.limits import DEFAULT_LIMITS, Limits
 
 PROFILES = ("access", "mezzanine", "preservation")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")  # of the engine; auto takes the fastest that passes its test
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "fp8")  # of the engine; auto: the fastest that passes its test
 HWACCELS = ("auto", "none", "cuda")
 CODECS = ("h264", "hevc", "av1", "prores", "ffv1")
 RANGES: dict[str, tuple[float, float]] = {

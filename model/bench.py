@@ -32,13 +32,17 @@ _COPIED = 128 << 20  # bytes, beyond any cache
 
 @dataclass(frozen=True)
 class Run:
-    """One engine at one batch; `case` and `bare` name its case and that of the same graph without the engine."""
+    """One engine at one batch; `case` and `bare` name its case and that of the same graph without the engine.
+
+    engine: its name where there are several on the device.
+    """
 
     precision: Precision
     batch: int
     key: str
     case: str
     bare: str
+    engine: str = ""
 
 
 @dataclass
@@ -113,30 +117,29 @@ def cpu_bench(
 
 
 def _for_int8(model: Model, pictures: NDArray[np.float32]) -> Model:
-    """The model with an INT8 graph: its own, or one made for timing alone, apart from those that colour."""
-    from model.engines.int8 import int8_graph, keep_int8, quantised
+    """The model with ranges for 8 bits: its own, or some for timing alone, apart from those that colour."""
+    from model.engines.ranges import keep_ranges, measured, ranges_of
 
     try:
-        int8_graph(model)
+        ranges_of(model)
     except EngineError:
         digest = hashlib.sha256(f"{model.sha256}, quantised for timing".encode()).hexdigest()
         model = replace(model, sha256=digest)
-        try:
-            int8_graph(model)
-        except EngineError:
-            keep_int8(model, quantised(model, pictures))
+        keep_ranges(model, measured(model, pictures))
     return model
 
 
 def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callable[[NDArray[np.float32]], None]:
     """A request of OpenVINO's for each thread, given pictures in turn, and nothing else."""
-    from model.engines.int8 import int8_graph
+    from model.engines.eight_bits import eight_bit_graph
     from model.engines.openvino import cpu_settings
+    from model.engines.ranges import ranges_of
     from model.exported import cached_onnx
     from model.silent import openvino as ov
 
     core = ov.Core()
-    graph = core.read_model(int8_graph(model)[0] if precision == "int8" else cached_onnx(model))
+    onnx = cached_onnx(model)
+    graph = core.read_model(eight_bit_graph(onnx, ranges_of(model), "cpu") if precision == "int8" else onnx)
     graph.reshape({"lightness": [1, 1, size, size]})
     compiled = core.compile_model(graph, "CPU", cpu_settings(precision, threads))
     requests = [compiled.create_infer_request() for _ in range(threads)]

@@ -17,7 +17,7 @@ from model.weights import Model
 from pipeline.errors import EngineError
 from pipeline.infer import NETWORK_MULTIPLE
 
-_BF16_OPSET = 22  # the first whose Conv takes bfloat16
+_OPSETS = {"fp16": 20, "bf16": 22}  # 19 is the first whose Q/DQ pairs take float16, 22 whose Conv takes bfloat16
 
 
 class Graph(nn.Module):
@@ -62,7 +62,7 @@ def to_onnx(model: Model, precision: GraphPrecision = "fp32") -> bytes:
             verbose=False,
             input_names=["lightness", "temperature"],
             output_names=["ab"],
-            opset_version=_BF16_OPSET if precision == "bf16" else None,
+            opset_version=_OPSETS.get(precision),
             dynamic_shapes={
                 "lightness": {0: batch, 2: NETWORK_MULTIPLE * rows, 3: NETWORK_MULTIPLE * columns},
                 "temperature": {},

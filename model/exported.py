@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from model.outline import Subject
 
 _log = logging.getLogger(__name__)
-_GRAPH = 3  # raised when the exported graph changes, so that cached ones are not used
+_GRAPH = 4  # raised when the exported graph changes, so that cached ones are not used
 _DIGEST = hashlib.sha256().digest_size
 
 

@@ -8,6 +8,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node, symbolic_trace
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.networks import Network
 from model.precision import GraphPrecision
@@ -28,7 +30,7 @@ class _Lowered(nn.Module):
         super().__init__()
         self._dtype = dtype
         self.scale = network.scale
-        self.network = _without_batch_norm(copy.deepcopy(network)).to(dtype)
+        self.network = _without_batch_norm(_folded(copy.deepcopy(network).eval())).to(dtype)
 
     def forward(self, lightness: Tensor) -> Tensor:
         """lightness: as for the network, float32. Returns float32."""
@@ -37,7 +39,8 @@ class _Lowered(nn.Module):
 
 
 class _Affine(nn.Module):
-    """Batch normalisation in use: x·scale + shift, both found in float32, as small variances vanish in float16."""
+    """Batch normalisation that follows no convolution: x·scale + shift, found in float32, as small variances vanish in
+    float16."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -49,6 +52,27 @@ class _Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.get_buffer("scale") + self.get_buffer("shift")
+
+
+def _folded(network: nn.Module) -> GraphModule:
+    """The network with each batch normalisation that follows a convolution in that one's weights."""
+    traced = symbolic_trace(network)
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        norm, convolution = _called(traced, node), _called(traced, before)
+        if not (isinstance(norm, nn.BatchNorm2d) and isinstance(before, Node) and isinstance(convolution, nn.Conv2d)):
+            continue
+        if len(before.users) == 1:
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _called(traced: GraphModule, node: object) -> nn.Module | None:
+    return traced.get_submodule(str(node.target)) if isinstance(node, Node) and node.op == "call_module" else None
 
 
 def _without_batch_norm(module: nn.Module) -> nn.Module:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 GraphPrecision = Literal["fp32", "fp16", "bf16"]  # that the exported graph can have

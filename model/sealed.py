@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _MAGIC = b"reelcolor-plan/1\n"
 _DIGEST = hashlib.sha256().digest_size
 _LENGTH = 4
+_SHOWN = 40  # characters of a value in a message
 
 
 class UnfitError(Exception):
@@ -61,4 +62,12 @@ def unsealed(path: Path, header: Mapping[str, Any]) -> bytes:
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The fields that differ, in words; empty where none does."""
     names = [name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name)]
-    return ", ".join(f"is of {name} {found.get(name)}, not {wanted.get(name)}" for name in sorted(names))
+    return ", ".join(
+        f"is of {name} {_short(found.get(name))}, not {_short(wanted.get(name))}" for name in sorted(names)
+    )
+
+
+def _short(value: object) -> str:
+    """As much of a value as tells it from others."""
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:12]}…"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -28,6 +26,7 @@ from model.engines.golden import reference
 from model.engines.openvino import has_bf16
 from model.engines.torch import TorchEngine
 from model.weights import save_model
+from pipeline.storage import sha256_file
 
 
 def call(*arguments: object) -> Result:
@@ -115,35 +114,33 @@ def test_a_fallback_is_shown_and_fails_a_check(
     assert (document["precision"], document["passed"], document["checks"][1]["problem"]) == ("fp32", False, "")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF, which is optional, is not installed")
-def test_int8_is_made_from_photographs(
+def test_int8_is_calibrated_on_photographs(
     package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(selftest.LIMITS, "int8", selftest.Limits(8, 40))  # for a network of random weights
     making = ("--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
-    result = call(package, *making, "-o", tmp_path / "film.int8.onnx")
+    result = call(package, *making, "-o", tmp_path / "film.ranges.json")
     assert result.exit_code == 0, result.output
     assert "/int8-" in result.stdout
     assert "64x96 int8, golden frames: " in result.stdout
     assert "160x160 int8, 1 photographs held out of the calibration: " in result.stdout
-    assert onnx.load(tmp_path / "film.int8.onnx").metadata_props[0].key == "weights"
+    assert json.loads((tmp_path / "film.ranges.json").read_bytes())["weights"] == sha256_file(package)
     again = call(package, "--device", "cpu", "--precision", "int8", "--shapes", "64x96")  # from the cache
     assert again.stdout.splitlines()[0] == result.stdout.splitlines()[0]
 
 
-def test_an_int8_graph_that_does_not_pass_is_neither_written_nor_kept(
+def test_ranges_that_do_not_pass_are_neither_written_nor_kept(
     package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.engines.int8.quantised", lambda *_: b"a graph")
     monkeypatch.setattr("model.engines.prove_engine", lambda model, **_: (TorchEngine(model, 0.4, 1), []))
     unseen = selftest.Verdict("key", "int8", 160, 160, 2.0, 9.0, 20.0, "differs from the reference")
     monkeypatch.setattr("model.engines.selftest.check_on", lambda *_: unseen)
-    arguments = ("--precision", "int8", "--calibrate", photographs, "-o", tmp_path / "film.int8.onnx")
+    arguments = ("--precision", "int8", "--calibrate", photographs, "-o", tmp_path / "film.ranges.json")
     result = call(package, *arguments)
     assert result.exit_code == 1
-    assert "film.int8.onnx: not written: differs from the reference" in " ".join(result.stderr.split())
+    assert "film.ranges.json: not written: differs from the reference" in " ".join(result.stderr.split())
     assert not list(tmp_path.iterdir())
-    assert not list(cache_folder().glob("*.int8"))
+    assert not list(cache_folder().glob("*.ranges"))
 
 
 def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs: Path) -> None:
@@ -169,8 +166,9 @@ def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs:
         (["--calibrate", "x.zip"], 2, "give --precision int8, too"),
         (["--precision", "int8", "-o", "x.onnx"], 2, "give --calibrate, too"),
         (["--device", "cpu", "--precision", "fp16"], 1, "choose bf16 or fp32"),
-        (["--device", "cpu", "--precision", "int8"], 1, "no INT8 graph on this machine"),
-        (["--device", "cuda", "--precision", "int8"], 1, "int8 is for the CPU"),
+        (["--device", "cpu", "--precision", "int8"], 1, "no ranges for 8 bits on this machine"),
+        (["--device", "cpu", "--precision", "fp8"], 1, "fp8 takes TensorRT on an NVIDIA GPU"),
+        (["--device", "cuda", "--precision", "int8"], 1, "int8 on a GPU takes TensorRT"),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -21,7 +21,8 @@ from model.engines.golden import golden_frames, reference
 from model.engines.selftest import LIMITS, differences
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.unet import UNet, UNetConfig
-from model.weights import Model
+from model.precision import Precision
+from model.weights import Model, load_model
 from pipeline.errors import EngineError
 
 
@@ -179,12 +180,24 @@ def test_a_pictures_colour_does_not_depend_on_whom_it_shares_a_batch_with(model:
                 np.testing.assert_array_equal(found, alone[cut])
 
 
-needs_tensorrt = pytest.mark.skipif(not engines._has_tensorrt(), reason="TensorRT is not installed")
+needs_tensorrt = pytest.mark.skipif(not engines.has_tensorrt(), reason="TensorRT is not installed")
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.gpu
+@needs_tensorrt
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_on_a_gpu_eight_bits_are_proven(precision: Precision) -> None:
+    if precision == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU has no FP8")
+    opened, verdicts = prove_engine(load_model("default"), "tensorrt", precision=precision, sizes=[(160, 224)])
+    with opened:
+        assert [(v.precision, v.problem) for v in verdicts] == [(precision, "")]
 
 
 @pytest.mark.gpu

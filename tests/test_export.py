@@ -105,6 +105,20 @@ def types(data: bytes) -> tuple[list[int], list[int], list[int]]:
     return inside, mean, [v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)]
 
 
+def test_a_norm_after_a_convolution_costs_nothing(models: dict[str, Model]) -> None:
+    """It is in the weights: no scaling is left of it, and in float32 the colours are the same."""
+    lightness = pictures(64, 96)
+    for name, scalings in (("unet", 0), ("eccv16", 7)):  # eccv16's norms come after the ReLU
+        found = lowered(models[name], torch.float32)
+        traced = [node.target for node in found.network.network.graph.nodes if node.op == "call_module"]
+        kinds = [type(found.network.network.get_submodule(target)).__name__ for target in traced]
+        assert kinds.count("_Affine") == scalings
+        assert "BatchNorm2d" not in kinds
+        np.testing.assert_allclose(
+            reference(found, 0.38, lightness), reference(models[name], 0.38, lightness), atol=2e-3
+        )
+
+
 def test_small_variances_survive_float16() -> None:
     torch.manual_seed(0)
     net = UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(0, 0, 0, 0), decoder=(0, 0, 0)))

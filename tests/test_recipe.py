@@ -42,7 +42,7 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("fps = 0", "--fps expects more than 0"),
         ("fps = true", "fps expects a number"),
         ("temperature = nan", "--temperature expects"),
-        ('precision = "fp8"', "--precision expects one of auto, fp32, fp16, bf16, int8; got 'fp8'"),
+        ('precision = "fp4"', "--precision expects one of auto, fp32, fp16, bf16, int8, fp8; got 'fp4'"),
         ("[section]\ncrf = 3", "no such key 'section'"),
         ("limits = 3", r"limits expects a table such as \[limits\]"),
         ("[limits]\nimage-pixel = 3", r"no such limit 'image-pixel' \(did you mean 'image-pixels'\?\)"),

@@ -21,6 +21,7 @@ from model.engines.selftest import (
     fallbacks,
     open_proven,
 )
+from model.precision import Precision
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
 
@@ -137,7 +138,7 @@ def test_a_failing_precision_falls_back_says_so_once_and_shows_it_in_the_key(
         return ab
 
     make, made = opener(model, {"int8": BROKEN["scaled"], "fp16": BROKEN["NaN"], "bf16": fine, "fp32": fine})
-    engine, verdicts = open_proven(make, FALLBACK, [(64, 96)])
+    engine, verdicts = open_proven(make, ["int8", "fp16", "bf16", "fp32"], [(64, 96)])
     assert engine.key.startswith("changed-1/bf16/")
     assert [(v.precision, v.problem == "") for v in verdicts] == [("int8", False), ("fp16", False), ("bf16", True)]
     assert [e.open for e in made] == [False, False, True]
@@ -215,16 +216,20 @@ def test_fallbacks_keep_the_order_and_what_is_offered() -> None:
     assert fallbacks("int8", ["fp32", "bf16"]) == ["int8", "bf16", "fp32"]
     assert fallbacks("fp16", ["fp32"]) == ["fp16", "fp32"]
     assert fallbacks("fp32", ["fp32", "bf16"]) == ["fp32"]
+    assert fallbacks("fp8", ["fp16", "bf16", "fp32"]) == ["fp8", "fp16", "bf16", "fp32"]
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"device": "tpu"}, "no device tpu; choose auto, cpu, cuda"),
-        ({"precision": "fp8"}, "no precision fp8"),
+        ({"precision": "fp4"}, "no precision fp4"),
         ({"engine": "openvino", "device": "cuda"}, "does not run on the device cuda; choose cpu"),
         ({"engine": "tensorrt", "device": "cpu"}, "does not run on the device cpu; choose cuda"),
-        ({"device": "cuda", "precision": "int8"}, "int8 is for the CPU"),
+        ({"device": "cuda", "precision": "int8"}, "int8 on a GPU takes TensorRT; pip install tensorrt, or choose fp16"),
+        ({"engine": "torch", "device": "cuda", "precision": "fp8"}, "fp8 on a GPU takes TensorRT"),
+        ({"precision": "fp8"}, "fp8 takes TensorRT on an NVIDIA GPU of Ada, Hopper or later; choose int8"),
+        ({"engine": "openvino", "precision": "fp8"}, "fp8 takes TensorRT"),
         ({"engine": "torch", "precision": "bf16"}, "on the CPU PyTorch is the reference"),
         ({"engine": "openvino", "precision": "fp16"}, "choose bf16 or fp32"),
     ],
@@ -257,7 +262,7 @@ def test_a_gpu_is_used_where_there_is_one(
         (True, True, ["_tensorrt", "_cuda"]),
     ):
         monkeypatch.setattr(engines, "_has_gpu", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(engines, "_has_tensorrt", lambda tensorrt=tensorrt: tensorrt)
+        monkeypatch.setattr(engines, "has_tensorrt", lambda tensorrt=tensorrt: tensorrt)
         asked.clear()
         open_engine(model)
         assert asked == expected
@@ -270,7 +275,36 @@ def test_a_gpu_is_used_where_there_is_one(
         open_engine(model, device="cuda")
     with pytest.raises(EngineError, match="_tensorrt does not work"):
         open_engine(model, "tensorrt")
-    for chosen in ({"device": "cpu"}, {"precision": "int8"}):
-        asked.clear()
-        open_engine(model, **chosen)
-        assert asked == ["_openvino"]
+    asked.clear()
+    open_engine(model, device="cpu")
+    assert asked == ["_openvino"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tensorrt", "precision", "expected"),
+    [
+        (True, True, "int8", ["_tensorrt", "_openvino"]),
+        (True, False, "int8", ["_openvino"]),
+        (False, True, "int8", ["_openvino"]),
+        (True, True, "fp8", ["_tensorrt"]),
+    ],
+)
+def test_eight_bits_on_a_gpu_are_for_tensorrt(
+    model: Model, monkeypatch: pytest.MonkeyPatch, gpu: bool, tensorrt: bool, precision: Precision, expected: list[str]
+) -> None:
+    asked: list[str] = []
+
+    def failing(name: str) -> Callable[[object], tuple[Engine, list[object]]]:
+        def make(_: object) -> tuple[Engine, list[object]]:
+            asked.append(name)
+            raise EngineError(f"{name} does not work")
+
+        return make
+
+    for name in ("_openvino", "_cuda", "_reference", "_tensorrt"):
+        monkeypatch.setattr(engines, name, failing(name))
+    monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(engines, "has_tensorrt", lambda: tensorrt)
+    with pytest.raises(EngineError, match=f"{expected[-1]} does not work"):
+        open_engine(model, precision=precision)
+    assert asked == expected

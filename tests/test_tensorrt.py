@@ -22,6 +22,7 @@ from trt_api import Reader, signatures, tensorrt
 
 from model.bins import gamut_bins
 from model.engines.plans import Machine, plan_folder
+from model.engines.ranges import Ranges
 from model.networks.unet import UNet, UNetConfig
 from model.weights import Model
 from pipeline.errors import EngineError, OutOfMemoryError
@@ -191,6 +192,36 @@ def test_the_key_names_version_gpu_precision_weights_and_temperature(
 ) -> None:
     with module.TensorRTEngine(model, 0.38) as engine:
         assert engine.key == f"tensorrt-11.4.0.106-sm90/f16/{'ab' * 6}/T0.38"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_are_compiled_from_the_graph_in_float16_and_named_by_their_ranges(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    compiled: list[tuple[bytes, str]] = []
+
+    def build(onnx: bytes, _shape: object, precision: str, _timings: bytes) -> tuple[bytes, bytes]:
+        compiled.append((onnx, precision))
+        return b"plan", b""
+
+    ranges = Ranges(model.sha256, {"stem.0": (-0.5, 0.5)})
+    monkeypatch.setattr(module, "ranges_of", lambda _: ranges)
+    monkeypatch.setattr(
+        module, "eight_bit_graph", lambda graph, r, form: graph + b" in " + form.encode() * (r is ranges)
+    )
+    monkeypatch.setattr(module, "build_plan", build)
+    with module.TensorRTEngine(model, 0.38, precision) as engine:
+        engine(PICTURES)
+        assert engine.key == f"tensorrt-11.4.0.106-sm90/{precision.replace('fp', 'f')}-{ranges.digest}/{'ab' * 6}/T0.38"
+    assert compiled == [(f"graph fp16 in {precision}".encode(), precision)]
+
+
+def test_fp8_is_refused_where_the_gpu_has_none(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "this_machine", lambda: Machine("11.4.0.106", "580.159.04", "NVIDIA A100", "8.0"))
+    with pytest.raises(EngineError, match="NVIDIA A100 has no FP8, which begins with Ada and Hopper; choose"):
+        module.TensorRTEngine(model, 0.38, "fp8")
 
 
 def test_memory_running_out_halves_the_batch(module: Any, model: Model, built: list[tuple[int, ...]]) -> None:

@@ -49,9 +49,10 @@ def prove_engine(
 
     engine `auto`: on a GPU TensorRT where it is installed, else PyTorch, else as on the CPU: OpenVINO. `torch` without
     a device is the reference, float32 on the CPU, which is held against nothing.
-    device `auto`: the GPU where PyTorch finds one, the CPU for int8. precision `auto`: bf16 on a CPU that has
-    instructions for it, else fp32; fp16 on the GPU. A precision that fails the self-test gives way to the next of int8,
-    fp16, bf16, fp32, which is logged and kept in the engine's notes.
+    device `auto`: the GPU where PyTorch finds one, for int8 and fp8 where TensorRT is installed, too. precision `auto`:
+    on the CPU int8 where the model has ranges for it, else bf16 where there are instructions for it, else fp32; on the
+    GPU fp16. A precision that fails the self-test gives way to the next of int8, fp16, bf16, fp32, fp8 to fp16, which
+    is logged and kept in the engine's notes.
     temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
     the CPU, one thread each.
     Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
@@ -108,10 +109,11 @@ def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
         if given not in choices:
             raise EngineError(f"no {name} {given}; choose {', '.join(choices)}")
     unasked = engine == "auto" and device == "auto"
+    eight_bits = precision in ("int8", "fp8")
     if unasked:
-        device = "cuda" if precision != "int8" and _has_gpu() else "cpu"
+        device = "cuda" if (not eight_bits or has_tensorrt()) and _has_gpu() else "cpu"
     known: dict[str, list[_Kind]] = {
-        "auto": [_openvino] if device == "cpu" else _on_gpu(),
+        "auto": [_openvino] if device == "cpu" else _on_gpu(eight_bits),
         "torch": [_cuda] if device == "cuda" else [_reference],
         "tensorrt": [_tensorrt],
     }
@@ -119,13 +121,18 @@ def _kinds(engine: str, device: str, precision: str) -> list[_Kind]:
     where = "cpu" if kinds[0] in (_openvino, _reference) else "cuda"
     if device not in ("auto", where):
         raise EngineError(f"the engine {engine} does not run on the device {device}; choose {where}")
-    if where == "cuda" and precision == "int8":
-        raise EngineError("int8 is for the CPU; choose fp16, or the device cpu")
-    return [*kinds, _openvino] if unasked and where == "cuda" else kinds
+    if eight_bits and _cuda in kinds:
+        raise EngineError(f"{precision} on a GPU takes TensorRT; pip install tensorrt, or choose fp16")
+    if precision == "fp8" and where == "cpu":
+        raise EngineError("fp8 takes TensorRT on an NVIDIA GPU of Ada, Hopper or later; choose int8")
+    return [*kinds, _openvino] if unasked and where == "cuda" and precision != "fp8" else kinds
 
 
-def _on_gpu() -> list[_Kind]:
-    return [_tensorrt, _cuda] if _has_tensorrt() else [_cuda]
+def _on_gpu(eight_bits: bool) -> list[_Kind]:
+    """TensorRT where it is installed; PyTorch, which has no 8 bits, for the rest."""
+    if not has_tensorrt():
+        return [_cuda]
+    return [_tensorrt] if eight_bits else [_tensorrt, _cuda]
 
 
 def _reference(wish: _Wish) -> _Proven:
@@ -138,24 +145,25 @@ def _reference(wish: _Wish) -> _Proven:
 
 def _openvino(wish: _Wish) -> _Proven:
     from model.engines.openvino import OpenVINOEngine, has_bf16
+    from model.engines.ranges import has_ranges
 
     def make(precision: Precision) -> Engine:
         return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision)
 
-    offered: list[Precision] = ["bf16", "fp32"] if has_bf16() else ["fp32"]  # the fastest first
+    known: dict[Precision, bool] = {"int8": has_ranges(wish.model), "bf16": has_bf16(), "fp32": True}
+    offered = [precision for precision, is_there in known.items() if is_there]  # the fastest first
     return open_proven(make, fallbacks(wish.at(offered[0]), offered), wish.sizes)
 
 
 def _tensorrt(wish: _Wish) -> _Proven:
-    if not _has_tensorrt():
+    if not has_tensorrt():
         raise EngineError("TensorRT is not installed; pip install tensorrt, or choose the engine torch")
     from model.engines.tensorrt import TensorRTEngine
 
     def make(precision: Precision) -> Engine:
-        assert precision != "int8"
         return TensorRTEngine(wish.model, wish.temperature, precision)
 
-    return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
+    return open_proven(make, fallbacks(wish.at("fp16"), ["fp16", "bf16", "fp32"]), wish.sizes)
 
 
 def _cuda(wish: _Wish) -> _Proven:
@@ -163,6 +171,7 @@ def _cuda(wish: _Wish) -> _Proven:
 
     def make(precision: Precision) -> Engine:
         assert precision != "int8"
+        assert precision != "fp8"
         return CudaEngine(wish.model, wish.temperature, precision)
 
     return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
@@ -179,7 +188,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _has_tensorrt() -> bool:
+def has_tensorrt() -> bool:
     """Whether it can be loaded: its Python package comes without the libraries, too."""
     try:
         importlib.import_module("tensorrt")

@@ -36,7 +36,7 @@ class Lane:
 
     def __init__(self, stream: torch.cuda.Stream, source: Tensor, output: Tensor, enqueue: Callable[[], None]) -> None:
         """`enqueue` makes `output` (B, 2, h/s, w/s) of `source` (B, 1, h, w), both on the GPU, in `stream`."""
-        self._stream, self._source, self._output, self._enqueue = stream, source, output, enqueue
+        self.stream, self._source, self._output, self.enqueue = stream, source, output, enqueue
         self._sent = torch.zeros(source.shape, pin_memory=True)
         self._received = torch.empty(output.shape, pin_memory=True)
         torch.cuda.current_stream().synchronize()  # what the caller filled is read in another stream
@@ -49,22 +49,22 @@ class Lane:
         """(n, 1, h, w) → ab (n, 2, h/s, w/s), n at most B; the rest of the batch is what was there before."""
         n = len(lightness)
         self._sent[:n].copy_(torch.from_numpy(lightness))
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             self._source.copy_(self._sent, non_blocking=True)
             if self._graph is None:
-                self._enqueue()
+                self.enqueue()
             else:
                 self._graph.replay()
             self._received.copy_(self._output, non_blocking=True)
-        self._stream.synchronize()
+        self.stream.synchronize()
         return self._received[:n].numpy().copy()
 
     def _recorded(self) -> torch.cuda.CUDAGraph | None:
         """The call as a CUDA graph, which spares the launch of each kernel; None for one that cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with _recording, torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._enqueue()
+            with _recording, torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.enqueue()
         except RuntimeError as e:
             if isinstance(e, torch.cuda.OutOfMemoryError):
                 raise

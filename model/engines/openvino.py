@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model.cache import cache_folder
 from model.engines.base import Engine, engine_error, short
-from model.engines.int8 import int8_graph
+from model.engines.ranges import ranges_of
 from model.exported import cached_onnx
 from model.precision import Precision
 from model.sealed import UnfitError, keep, unsealed
@@ -51,16 +51,17 @@ class OpenVINOEngine(Engine):
             )
         if precision == "bf16" and not has_bf16():
             raise EngineError("this machine's CPU has no bfloat16 instructions; choose fp32")
-        self._graph, self._digest = int8_graph(model) if precision == "int8" else (cached_onnx(model), "")
+        self._graph = cached_onnx(model)
         self._sha256 = hashlib.sha256(self._graph).hexdigest()
+        self._ranges = ranges_of(model) if precision == "int8" else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._requests: OrderedDict[tuple[int, int], queue.SimpleQueue[Any]] = OrderedDict()
 
     @property
     def runtime(self) -> str:
-        """As Engine says; of an INT8 graph also which one, as it depends on the pictures that it was made from."""
-        precision = f"int8-{self._digest}" if self._digest else short(self.precision)
+        """As Engine says; of INT8 also by which ranges, as these depend on the pictures that they were measured on."""
+        precision = f"int8-{self._ranges.digest}" if self._ranges else short(self.precision)
         return f"openvino-{ov.__version__.split('-')[0]}/{precision}"
 
     def compute(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +125,7 @@ class OpenVINOEngine(Engine):
             if isinstance(engine_error(self.key, e), OutOfMemoryError):
                 raise
             _log.info("%s: OpenVINO refuses it; it is compiled anew", path)
-        graph = self._core.read_model(self._graph)
+        graph = self._core.read_model(self._in_precision())
         graph.reshape({"lightness": [1, 1, h, w]})
         compiled = self._core.compile_model(graph, "CPU", settings)
         if len(self._graph) <= _MOST_KEPT:
@@ -136,6 +137,14 @@ class OpenVINOEngine(Engine):
                 _log.info("%s: not kept: %s", path, e)
         return compiled
 
+    def _in_precision(self) -> bytes:
+        """The graph to compile, of which OpenVINO itself lowers all but INT8."""
+        if self._ranges is None:
+            return self._graph
+        from model.engines.eight_bits import eight_bit_graph
+
+        return eight_bit_graph(self._graph, self._ranges, "cpu")
+
     def _path(self, h: int, w: int) -> Path:
         """Versions are in the header alone, so that a new one replaces what is there and piles up none."""
         name = f"{self.model.sha256[:12]}-{h}x{w}-{short(self.precision)}-{self._threads}.blob"
@@ -145,6 +154,7 @@ class OpenVINOEngine(Engine):
         """Everything that a compiled graph depends on."""
         return {
             "graph": self._sha256,
+            "runtime": self.runtime,
             "size": [h, w],
             "settings": dict(settings),
             "openvino": ov.__version__,

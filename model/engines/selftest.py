@@ -21,7 +21,7 @@ from model.precision import Precision
 from pipeline.errors import EngineError, OutOfMemoryError
 
 SIZE = (160, 224)  # (h, w) of the golden frames where none is asked for: what a picture of 4:3 is computed at
-FALLBACK: tuple[Precision, ...] = ("int8", "fp16", "bf16", "fp32")  # each to the next
+FALLBACK: tuple[Precision, ...] = ("fp8", "int8", "fp16", "bf16", "fp32")  # each to the next
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +38,7 @@ LIMITS: dict[Precision, Limits] = {
     "fp16": Limits(0.5, 3.0),
     "bf16": Limits(0.5, 3.0),
     "int8": Limits(1.0, 6.0),
+    "fp8": Limits(1.0, 6.0),
 }
 
 

@@ -12,15 +12,17 @@ import hashlib
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import tensorrt as trt
 import torch
 from torch import Tensor
 
 from model.engines.base import engine_error, short
+from model.engines.eight_bits import eight_bit_graph
 from model.engines.lanes import Lane, LaneEngine
 from model.engines.plans import Machine, PlanKey, cached_plan, timing_cache
+from model.engines.ranges import Ranges, ranges_of
 from model.exported import cached_onnx
 from model.precision import GraphPrecision, Precision
 from model.sealed import UnfitError, keep, unsealed
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from model.outline import Subject
 
 _OLDEST = (10, 8)
+_FP8 = 8.9  # the first compute capability that has it
 _log = logging.getLogger(__name__)
 
 
@@ -78,11 +81,14 @@ class TensorRTEngine(LaneEngine):
     """Plans are compiled for each picture size on first use, which takes minutes, or ahead by `reelcolor compile`."""
 
     def __init__(
-        self, model: Subject, temperature: float, precision: GraphPrecision = "fp16", lanes: int = 2, batch: int = 16
+        self, model: Subject, temperature: float, precision: Precision = "fp16", lanes: int = 2, batch: int = 16
     ) -> None:
         super().__init__(model, temperature, batch, precision, lanes)
         self._machine = this_machine()
-        self._onnx = cached_onnx(model, precision)
+        if precision == "fp8" and float(self._machine.capability) < _FP8:
+            raise EngineError(f"{self._machine.gpu} has no FP8, which begins with Ada and Hopper; choose int8 or fp16")
+        self._ranges = ranges_of(model) if precision in ("int8", "fp8") else None
+        self._onnx = graph_for(model, precision, self._ranges)
         self._graph = hashlib.sha256(self._onnx).hexdigest()
         try:
             self._runtime: trt.Runtime = trt.Runtime(_LOGGER)
@@ -91,9 +97,10 @@ class TensorRTEngine(LaneEngine):
 
     @property
     def runtime(self) -> str:
-        """As Engine says; with the compute capability, on which the compiler's choices depend."""
+        """As Engine says; with the compute capability, on which the compiler's choices depend, and any ranges."""
         version, capability = self._machine.compiler, self._machine.capability
-        return f"tensorrt-{version}-sm{capability.replace('.', '')}/{short(self.precision)}"
+        ranges = f"-{self._ranges.digest}" if self._ranges else ""
+        return f"tensorrt-{version}-sm{capability.replace('.', '')}/{short(self.precision)}{ranges}"
 
     def open_lanes(self, batch: int, h: int, w: int, count: int) -> list[Lane]:
         """As LaneEngine says: execution contexts of one plan."""
@@ -119,6 +126,13 @@ class TensorRTEngine(LaneEngine):
         if engine is None:
             raise engine_error(self.key, _LOGGER.failure("the plan is refused"))
         return engine
+
+
+def graph_for(model: Subject, precision: Precision, ranges: Ranges | None) -> bytes:
+    """The ONNX graph to compile; 8 bits stand in one of float16. ranges: given for int8 and fp8, and for these only."""
+    if ranges is None:
+        return cached_onnx(model, cast(GraphPrecision, precision))
+    return eight_bit_graph(cached_onnx(model, "fp16"), ranges, cast(Literal["int8", "fp8"], precision))
 
 
 def open_lane(engine: trt.ICudaEngine, shape: tuple[int, int, int, int], temperature: float) -> Lane:
