@@ -36,8 +36,8 @@ _TRIED = 1 << 11  # that are tried again at a time
 _CHROMA = np.array([[-11059, -21709, 32768], [32768, -27439, -5329]], np.float32) / (1 << 16)
 # Quantisation, in zigzag order: of luma always the finest; of chroma T.81 table K.2 as libjpeg scales it to quality 90,
 # and the finest where that would cost more than a share of all colour.
-_FINEST = np.ones(64, np.uint8)
-_CHROMA_TABLES = np.array([3, 4, 4, 5, 4, 5, 9, 5, 5, 9, 20, 13, 11, 13, *[20] * 50], np.uint8), _FINEST
+FINEST = np.ones(64, np.uint8)
+CHROMA_TABLES = np.array([3, 4, 4, 5, 4, 5, 9, 5, 5, 9, 20, 13, 11, 13, *[20] * 50], np.uint8), FINEST
 _LOST = 0.002
 
 
@@ -47,13 +47,13 @@ def encode(rgb: Plane, source: Plane) -> bytes:
     source: sRGB codes (H, W, 3), or grey (H, W). The grey of equal L* of what libjpeg decodes is within one code of
     the source's. Where no luma gives that, the nearest is taken.
     """
-    for table in _CHROMA_TABLES:
+    for table in CHROMA_TABLES:
         parts, interval, lost = _symbols(rgb, source, table)
         if lost <= _LOST:
             break
     tables = best_tables(sum((part.counts() for part in parts), np.zeros(1024, np.int64)))
     intervals = (part.coded(tables) for part in parts)
-    return container((rgb.shape[1], rgb.shape[0]), (_FINEST, table), tables, interval, intervals)
+    return container((rgb.shape[1], rgb.shape[0]), (FINEST, table), tables, interval, intervals)
 
 
 def _symbols(rgb: Plane, source: Plane, table: NDArray[np.uint8]) -> tuple[list[Symbols], int, float]:
@@ -72,7 +72,7 @@ def _symbols(rgb: Plane, source: Plane, table: NDArray[np.uint8]) -> tuple[list[
         blocks, more = _coded(_in_planes(rgb[band]), Lightness.of(_in_planes(source[band])), table)
         parts += [Symbols.of(blocks[first : first + interval]) for first in range(0, len(blocks), interval)]
         lost += more / (across * down)
-        if lost > _LOST and table is not _FINEST:
+        if lost > _LOST and table is not FINEST:
             break
     return parts, interval, lost
 

@@ -35,7 +35,7 @@ class RasterFile:
             jpegs.check(data)
         self._pixels = pngs.pixels_alone(data) if kind == "png" else data
         try:
-            self._image = Image.open(io.BytesIO(self._pixels), formats=[kind.upper()])
+            self._image = self._opened()
         except UnidentifiedImageError as e:
             rare = f"is damaged, or a {kind.upper()} of a rare kind"
             raise InputError(jpegs.unreadable(data) if kind == "jpeg" else rare) from e
@@ -58,7 +58,7 @@ class RasterFile:
         if self._kind == "png" and self._data[24] == 16:  # Pillow would make 8 bits of colour
             pixels, alpha = split_alpha(imagecodecs.png_decode(self._pixels))
             return Picture(pixels, 16, alpha, orientation, icc)
-        image = self._image
+        image = self._opened()  # which goes with its pixels
         notes: tuple[str, ...] = ()
         if image.mode == "CMYK":
             pixels, note = cmyk_to_rgb(np.asarray(image), icc)
@@ -68,7 +68,8 @@ class RasterFile:
         if self._kind == "png" and self._data[24:26] in (b"\2\0", b"\4\0") and "transparency" in image.info:
             # Pillow widens grey samples of 2 and 4 bits and leaves the transparent code as it is.
             image.info["transparency"] *= 255 // ((1 << self._data[24]) - 1)
-        pixels, alpha = split_alpha(np.asarray(image.convert(_plain_mode(image))))
+        mode = _plain_mode(image)
+        pixels, alpha = split_alpha(np.asarray(image if mode == image.mode else image.convert(mode)))
         return Picture(pixels, 8, alpha, orientation, icc, notes)
 
     def write(self, page: int, picture: Picture, rgb: Plane) -> None:  # noqa: ARG002
@@ -88,6 +89,9 @@ class RasterFile:
     def finish(self) -> bytes:
         """The whole file."""
         return self._out
+
+    def _opened(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._pixels), formats=[self._kind.upper()])
 
     def _exif(self) -> bytes:
         if self._kind == "png":

@@ -114,7 +114,7 @@ def test_colour_is_given_up_in_few_blocks_before_all_chroma_is_coded_finer():
 def test_colour_is_kept_where_luma_can_be_tried_again_or_chroma_be_a_little_off(monkeypatch):
     grey = scene(600, 800)
     monkeypatch.setattr(jpeg_luma, "_LOST", 1)
-    _, _, lost = jpeg_luma._symbols(coloured(grey), grey, jpeg_luma._CHROMA_TABLES[0])
+    _, _, lost = jpeg_luma._symbols(coloured(grey), grey, jpeg_luma.CHROMA_TABLES[0])
     assert lost < 0.02
 
 
