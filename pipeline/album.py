@@ -37,7 +37,7 @@ _COMPRESSED_SEGMENTS = 16
 _WINDOW_WEIGHT = 1 << 25  # in memory at a time, but for a single larger page
 _WINDOW_PAGES = 64
 _BATCH = 16
-_THREADS = 4  # decoders and encoders let go of the interpreter lock
+_THREADS = 2  # as a worker has processors; more wait for the interpreter lock longer than they work
 
 
 def cut_album(album: Album, target_members: int = 256) -> tuple[Segment, ...]:

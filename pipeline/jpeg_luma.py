@@ -18,6 +18,7 @@ from pipeline.frames import Plane
 from pipeline.jpeg_lightness import Keys, Lightness, count, lowest
 from pipeline.jpeg_scan import ZIGZAG, Blocks, Symbols, best_tables, container
 from pipeline.jpeg_transform import Floats, Planes, decoded, quantised, restored, stepped
+from pipeline.turns import SHORT_OPERATIONS
 
 Steps = NDArray[np.int16]  # (64, 1): what coefficients are divided by, by place
 
@@ -47,13 +48,14 @@ def encode(rgb: Plane, source: Plane) -> bytes:
     source: sRGB codes (H, W, 3), or grey (H, W). The grey of equal L* of what libjpeg decodes is within one code of
     the source's. Where no luma gives that, the nearest is taken.
     """
-    for table in CHROMA_TABLES:
-        parts, interval, lost = _symbols(rgb, source, table)
-        if lost <= _LOST:
-            break
-    tables = best_tables(sum((part.counts() for part in parts), np.zeros(1024, np.int64)))
-    intervals = (part.coded(tables) for part in parts)
-    return container((rgb.shape[1], rgb.shape[0]), (FINEST, table), tables, interval, intervals)
+    with SHORT_OPERATIONS:
+        for table in CHROMA_TABLES:
+            parts, interval, lost = _symbols(rgb, source, table)
+            if lost <= _LOST:
+                break
+        tables = best_tables(sum((part.counts() for part in parts), np.zeros(1024, np.int64)))
+        intervals = (part.coded(tables) for part in parts)
+        return container((rgb.shape[1], rgb.shape[0]), (FINEST, table), tables, interval, intervals)
 
 
 def _symbols(rgb: Plane, source: Plane, table: NDArray[np.uint8]) -> tuple[list[Symbols], int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from pipeline.pictures import Picture
 from pipeline.planes import rgb_planes
 from pipeline.profiles import from_srgb, grey_lightness, is_srgb, profile_space, srgb_profile, to_srgb
 from pipeline.quality import has_real_colour
+from pipeline.turns import SHORT_OPERATIONS
 
 Floats = NDArray[np.float32]
 _LOOKED_AT = 1 << 21  # pixels that tell whether a picture is in colour
@@ -72,10 +74,11 @@ class Canvas:
         """Put the colours of a window, as stored, into the picture's; how many pixels were pulled toward neutral."""
         own, inside = window.of(self._picture.pixels if self._tinted else self.grey), window.of(rgb)
         pulled = 0
-        for rows, a, b in guided_bands(ab, window.of(self.grey), self._picture.bit_depth):
-            linear, moved = linear_colour(self._lightness(own[rows]), a, b)
-            inside[rows] = self._codes(linear)
-            pulled += moved
+        with SHORT_OPERATIONS if self._icc is None else nullcontext():  # LittleCMS takes long
+            for rows, a, b in guided_bands(ab, window.of(self.grey), self._picture.bit_depth):
+                linear, moved = linear_colour(self._lightness(own[rows]), a, b)
+                inside[rows] = self._codes(linear)
+                pulled += moved
         return pulled
 
     @cached_property
