@@ -43,8 +43,13 @@ class Lightness:
         red, green, blue = pixels
         if np.array_equal(red, green) and np.array_equal(green, blue):
             return cls(red)
-        encoded = linear_to_srgb(_shown(0, [plane.astype(np.int32) + _PAD for plane in pixels]))
-        return cls(np.clip(encoded * 255, 0, 255).astype(np.uint8), _code_away(encoded))
+        light = _shown(0, [plane.astype(np.int32) + _PAD for plane in pixels]) * np.float32(_PARTS)
+        at = light.astype(np.int32)
+        light -= at
+        away, codes = _by_luminance()
+        limits = away.take(at, axis=1)
+        limits += light * (away.take(at + 1, axis=1) - limits)
+        return cls(codes.take(at), limits)
 
     def __getitem__(self, blocks: Any) -> Lightness:
         """Of some of the blocks."""
@@ -172,6 +177,13 @@ def _code_away(encoded: NDArray[Any]) -> Floats:
     """Linear light (2, ...) a code below and a code above encoded grey 0..1."""
     code = _TOLERANCE / 255
     return np.stack([srgb_to_linear(encoded - code), srgb_to_linear(encoded + code)]).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _by_luminance() -> tuple[Floats, NDArray[np.uint8]]:
+    """What is `_code_away` from each of `_PARTS` of luminance, and its code, rounded down."""
+    encoded = linear_to_srgb(np.arange(_PARTS + 2) / _PARTS)
+    return _code_away(encoded), np.clip(encoded * 255, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
