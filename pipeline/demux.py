@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -174,16 +174,23 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
-def silent_streams(source: Source, streams: Iterable[Any]) -> dict[int, str]:
-    """Those sound and picture streams that are announced and never come, as in cut broadcasts: index, in words.
+def unusable_streams(source: Source, streams: Sequence[Any]) -> dict[int, str]:
+    """Those sound and picture streams that stay behind, and why: {index: words}.
 
-    Only those are looked for of which nothing but the codec is known, as no muxer takes them. `streams`: those that are
-    known without a further look.
+    No muxer takes one of which nothing but the codec is known. Such streams are announced and never come, as in cut
+    broadcasts; or begin late, where damage is taken for their beginning. `streams`: those known without a further look.
     """
     if not source.looked_at and not any(map(_is_unknown, streams)):
         return {}
     with open_whole(source) as container:
-        unknown = {s.index: describe(s) for s in container.streams if _is_unknown(s)}
+        found: list[Any] = list(container.streams)
+        known, late = found[: len(streams)], found[len(streams) :]
+        unknown = {s.index: describe(s) for s in known if _is_unknown(s)}
+        untold = {
+            s.index: f"{describe(s)} begins in its middle and tells nothing of itself; it is left out"
+            for s in late
+            if _is_unknown(s) or (s.codec_context is None and s.type in ("audio", "video"))
+        }
         for stream in container.streams:
             if stream.index not in unknown:
                 stream.discard = Discard.all
@@ -194,8 +201,8 @@ def silent_streams(source: Source, streams: Iterable[Any]) -> dict[int, str]:
                 if not unknown:
                     break
         except (FFmpegError, IndexError):  # what is unreadable, planning counts
-            return {}
-    return unknown
+            return untold
+    return untold | {index: f"{name} holds nothing; it is left out" for index, name in unknown.items()}
 
 
 def late_streams(container: InputContainer) -> tuple[LateStream, ...]:

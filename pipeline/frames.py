@@ -83,7 +83,7 @@ class StreamInfo:
     field_order: FieldOrder = "progressive"
     mixed_fields: bool = False  # interlaced, but some pictures say that they are progressive
     field_packets: bool = False  # a picture is two packets, one a field
-    silent: tuple[int, ...] = ()  # other streams that are announced and hold nothing
+    silent: tuple[int, ...] = ()  # other streams that are announced and hold nothing, or nothing that can be told of
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

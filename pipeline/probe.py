@@ -22,7 +22,7 @@ from pipeline.demux import (
     read_only,
     read_packets,
     rival_streams,
-    silent_streams,
+    unusable_streams,
 )
 from pipeline.errors import InputError
 from pipeline.frames import FieldOrder, Source, StreamInfo
@@ -121,10 +121,10 @@ def _describe(
     context = stream.codec_context
     layout = pixel_layout(frame.format.name)
     order, order_warnings = _fields(context, frame, index)
-    silent = silent_streams(source, stream.container.streams)
+    unusable = unusable_streams(source, list(stream.container.streams))
     degrees, mirrored, display_warnings = orientation(frame)
     warnings = [
-        *_rivals(source, stream, silent),
+        *_rivals(source, stream, unusable),
         *notes,
         *index.warnings,
         *color_warnings(context, frame),
@@ -136,7 +136,7 @@ def _describe(
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
-    warnings += [f"{name} holds nothing; it is left out" for name in silent.values()]
+    warnings += unusable.values()
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:
         warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
@@ -167,7 +167,7 @@ def _describe(
         field_order=order,
         mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,
-        silent=tuple(silent),
+        silent=tuple(unusable),
         warnings=tuple(warnings),
     )
 

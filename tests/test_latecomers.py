@@ -72,6 +72,24 @@ def test_sound_that_begins_late_goes_along(tmp_path: Path) -> None:
     assert (proof.problems, proof.streams) == ((), 2)
 
 
+def test_damage_that_looks_like_a_stream_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.vob"
+    junk = b"\x55" * 500
+    phantoms = [
+        b"\0\0\1" + bytes([kind]) + (508).to_bytes(2, "big") + b"\x80\x80\5!\0\xa1\0\1" + junk for kind in (0xC7, 0xE5)
+    ]
+    parts = [part(tmp_path / "part.vob", 0, EARLY), *phantoms, part(tmp_path / "part.vob", EARLY, LATE)]
+    path.write_bytes(b"".join(parts))
+    info = probe(Source(str(path)))
+    assert [warning for warning in info.warnings if "left out" in warning] == [
+        "audio stream 1 (mp2) begins in its middle and tells nothing of itself; it is left out",
+        "video stream 2 (unknown) begins in its middle and tells nothing of itself; it is left out",
+    ]
+    made = colorized(info, tmp_path / "a.seg")
+    proof = verify_reel(Source(str(path)), made)
+    assert (proof.problems, proof.frames) == ((), EARLY + LATE)
+
+
 @pytest.mark.parametrize("rest", [0, LATE])
 def test_a_film_that_goes_on_under_another_pid_is_refused(tmp_path: Path, rest: int) -> None:
     """At the file's end FFmpeg has a look at its pictures' PID, before that it does not know of it."""
