@@ -13,18 +13,19 @@ from pipeline.errors import InputError
 from pipeline.frames import Source
 
 _LOOKED_AT = tuple(1 << 20 + bits for bits in (4, 6, 8))  # bytes at the beginning, which are held in memory meanwhile
+_UNKNOWN = "none"  # FFmpeg's codec of what is no stream at all, but damage that looks like the beginning of one
 
 
 def seen_whole(source: Source, late: Sequence[LateStream]) -> tuple[Source, list[str]]:
     """(the source, looking as far for its other streams as is needed and possible, what is still left out, in words).
 
-    Raises InputError where that would be a film.
+    Raises InputError where one is a film.
     """
+    for stream in late:
+        if stream.kind == "video" and stream.codec != _UNKNOWN:
+            raise in_parts(source, stream.codec)
     source, missing = _looking_further(source, len(late)) if late else (source, 0)
     unseen = late[len(late) - missing :]
-    for stream in unseen:
-        if stream.kind == "video":
-            raise in_parts(source, stream.codec)
     return source, [f"{stream.kind} ({stream.codec}) that begins in its middle is left out" for stream in unseen]
 
 

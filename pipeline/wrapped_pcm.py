@@ -20,7 +20,8 @@ def plain_codec(stream: Any, muxer: str) -> str | None:
     """What a stream becomes in a file of FFmpeg's `muxer`; None where it is copied as it is."""
     if muxer == "mpegts" or codec_name(stream) not in _WRAPPED:
         return None
-    return _PLAIN.get(stream.codec_context.format.name)
+    form = stream.codec_context.format  # none where nothing is known of the stream, which then stays behind
+    return _PLAIN.get(form.name) if form else None
 
 
 class Unwrapper:

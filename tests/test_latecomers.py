@@ -74,16 +74,17 @@ def test_sound_that_begins_late_goes_along(tmp_path: Path) -> None:
 
 def test_damage_that_looks_like_a_stream_is_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "a.vob"
-    junk = b"\x55" * 500
-    phantoms = [
-        b"\0\0\1" + bytes([kind]) + (508).to_bytes(2, "big") + b"\x80\x80\5!\0\xa1\0\1" + junk for kind in (0xC7, 0xE5)
-    ]
+    head, junk = (508).to_bytes(2, "big") + b"\x80\x80\5!\0\xa1\0\1", b"\x55" * 493
+    no_such_pcm = b"\xa0\1\0\4\x0c\xff\x80"
+    kinds = {0xC7: bytes(7), 0xE5: bytes(7), 0xBD: no_such_pcm}
+    phantoms = [b"\0\0\1" + bytes([kind]) + head + start + junk for kind, start in kinds.items()]
     parts = [part(tmp_path / "part.vob", 0, EARLY), *phantoms, part(tmp_path / "part.vob", EARLY, LATE)]
     path.write_bytes(b"".join(parts))
     info = probe(Source(str(path)))
     assert [warning for warning in info.warnings if "left out" in warning] == [
         "audio stream 1 (mp2) begins in its middle and tells nothing of itself; it is left out",
         "video stream 2 (unknown) begins in its middle and tells nothing of itself; it is left out",
+        "audio stream 3 (pcm_dvd) begins in its middle and tells nothing of itself; it is left out",
     ]
     made = colorized(info, tmp_path / "a.seg")
     proof = verify_reel(Source(str(path)), made)
@@ -103,4 +104,18 @@ def test_a_film_that_goes_on_under_another_pid_is_refused(tmp_path: Path, rest: 
     with av.open(str(path)) as plain:
         assert len(plain.streams) == (1 if rest else 2)
     with pytest.raises(InputError, match=r"another video stream \(mpeg2video\) begins in its middle.*pass the parts"):
+        probe(Source(str(path)))
+
+
+@pytest.mark.parametrize("rest", [0, LATE])
+def test_a_film_that_goes_on_as_another_stream_is_refused_though_it_could_be_copied(tmp_path: Path, rest: int) -> None:
+    path = tmp_path / "a.vob"
+    spans = [(0, EARLY, 0xE0), (EARLY, 20, 0xE1), (EARLY + 20, rest, 0xE0)]
+    parts = [
+        part(tmp_path / "part.vob", first, frames).replace(b"\0\0\1\xe0", b"\0\0\1" + bytes([kind]))
+        for first, frames, kind in spans
+        if frames
+    ]
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(InputError, match=r"another video stream \(mpeg2video\) begins in its middle"):
         probe(Source(str(path)))
