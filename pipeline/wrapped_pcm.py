@@ -1,4 +1,4 @@
-"""Linear PCM as DVD and Blu-ray wrap it, with a header in every packet: plain PCM, sample for sample, elsewhere.
+"""Linear PCM as DVD, Blu-ray and SMPTE 302M wrap it, a header in every packet: plain PCM, sample for sample, elsewhere.
 
 No container but MPEG's own streams takes it as it is, and FFmpeg writes it into few of those.
 """
@@ -12,8 +12,9 @@ import numpy as np
 
 from pipeline.streams import codec_name
 
-_WRAPPED = ("pcm_dvd", "pcm_bluray")
+_WRAPPED = ("pcm_dvd", "pcm_bluray", "s302m")
 _PLAIN = {"s16": "pcm_s16le", "s32": "pcm_s24le"}  # of FFmpeg's sample formats: 20 and 24 bits come in the upper ones
+_OPTIONS = {"s302m": {"non_pcm_mode": "copy"}}  # or what is no sound, as Dolby E, would be decoded or dropped
 
 
 def plain_codec(stream: Any, muxer: str) -> str | None:
@@ -31,6 +32,7 @@ class Unwrapper:
         context = stream.codec_context
         self._wide = context.format.name == "s32"
         self._decoder = cast(Any, av.CodecContext.create(context.name, "r"))
+        self._decoder.options = _OPTIONS.get(codec_name(stream), {})
         self._decoder.sample_rate, self._decoder.layout = context.sample_rate, context.layout
 
     def unwrap(self, packet: Any) -> Any | None:

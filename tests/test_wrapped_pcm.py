@@ -1,7 +1,9 @@
-"""PCM as discs wrap it comes out as plain PCM of the same samples, by decoding both."""
+"""PCM as discs and SMPTE 302M wrap it comes out as plain PCM of the same samples, by decoding both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,32 @@ def disc(path: Path, codec: str, format: str, layout: str, kind: str) -> Path:
     video = Video("mpeg2video", frames=FRAMES, format=format)
     with av.open(str(path), "w", format=format) as out:
         stream = add_video(out, video)
-        sound: Any = out.add_stream(codec, rate=48000, layout=layout)
-        sound.format = kind
-        tone = av.AudioFrame.from_ndarray(samples, kind, layout)
-        tone.sample_rate, tone.pts = 48000, 0
         packets = [packet for n in range(FRAMES) for packet in encode(stream, video, n)] + stream.encode(None)
-        packets += [*sound.encode(tone), *sound.encode(None)]
+        if codec == "s302m":
+            packets += list(smpte_302m(out.add_mux_stream(codec, rate=48000), samples.reshape(-1, channels) >> 8))
+        else:
+            sound: Any = out.add_stream(codec, rate=48000, layout=layout)
+            sound.format = kind
+            tone = av.AudioFrame.from_ndarray(samples, kind, layout)
+            tone.sample_rate, tone.pts = 48000, 0
+            packets += [*sound.encode(tone), *sound.encode(None)]
         for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
             out.mux(packet)
     return path
+
+
+def smpte_302m(stream: Any, samples: NDArray[Any]) -> Iterator[av.Packet[Any]]:
+    """Codes (N, C) of 24 bits as AES3 has them, the lowest bit first and four flags after each, 1/25 s a packet."""
+    stream.time_base = Fraction(1, 48000)
+    for at in range(0, len(samples), 1920):
+        part = samples[at : at + 1920]
+        bits = np.pad(part.reshape(-1, 1) >> np.arange(24) & 1, ((0, 0), (0, 4)))
+        body = np.packbits(bits.astype(np.uint8)).tobytes()
+        header = len(body) << 16 | (part.shape[1] - 2) // 2 << 14 | 2 << 4
+        packet = av.Packet(header.to_bytes(4, "big") + body)
+        packet.stream, packet.time_base = stream, stream.time_base
+        packet.pts = packet.dts = at
+        yield packet
 
 
 def heard(path: Path) -> tuple[NDArray[Any], float]:
@@ -76,6 +95,7 @@ def colorized(path: Path, settings: EncoderSettings) -> AssembledReel:
         ("pcm_dvd", "vob", "stereo", "s32", PROFILES["preservation"], "pcm_s24le"),
         ("pcm_bluray", "mpegts", "5.1(side)", "s32", PROFILES["preservation"], "pcm_s24le"),
         ("pcm_bluray", "mpegts", "stereo", "s16", PROFILES["mezzanine"], "pcm_s16le"),
+        ("s302m", "mpegts", "5.1(side)", "s32", PROFILES["preservation"], "pcm_s24le"),
     ],
 )
 def test_every_sample_is_kept(
