@@ -194,7 +194,7 @@ class Copier:
             if count
         ]
         lines += [
-            f"{count} damaged packets of {describe(self._source.streams[index])} left out"
+            f"{count} packets of {describe(self._source.streams[index])} left out: damaged, or PCM of another kind"
             for index, count in self._broken.items()
             if count
         ]

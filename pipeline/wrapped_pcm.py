@@ -5,6 +5,7 @@ No container but MPEG's own streams takes it as it is, and FFmpeg writes it into
 
 from __future__ import annotations
 
+import errno
 from typing import Any, cast
 
 import av
@@ -30,14 +31,21 @@ class Unwrapper:
 
     def __init__(self, stream: Any) -> None:
         context = stream.codec_context
-        self._wide = context.format.name == "s32"
+        self._kind = _kind(context)
         self._decoder = cast(Any, av.CodecContext.create(context.name, "r"))
         self._decoder.options = _OPTIONS.get(codec_name(stream), {})
         self._decoder.sample_rate, self._decoder.layout = context.sample_rate, context.layout
 
     def unwrap(self, packet: Any) -> Any | None:
-        """The samples of a packet; None where it holds none. Raises FFmpegError where it is damaged."""
-        samples = b"".join(self._plain(frame.to_ndarray()) for frame in self._decoder.decode(packet))
+        """The samples of a packet; None where it holds none.
+
+        Raises FFmpegError where it is damaged, or is of another kind than the stream began as, which plain PCM cannot
+        become in its middle.
+        """
+        frames = self._decoder.decode(packet)
+        if any(_kind(frame) != self._kind for frame in frames):
+            raise av.InvalidDataError(errno.EINVAL, "another kind of PCM")
+        samples = b"".join(_plain(frame.to_ndarray()) for frame in frames)
         if not samples:
             return None
         plain = av.Packet(len(samples))
@@ -46,7 +54,14 @@ class Unwrapper:
         plain.pts, plain.dts, plain.duration = packet.pts, packet.dts, packet.duration
         return plain
 
-    def _plain(self, samples: np.ndarray[Any, Any]) -> bytes:
-        if not self._wide:
-            return samples.astype("<i2").tobytes()
-        return np.ascontiguousarray(samples.astype("<i4").reshape(-1, 1).view(np.uint8)[:, 1:]).tobytes()
+
+def _kind(sound: Any) -> tuple[str, int, int]:
+    """Format, rate and number of channels of a decoder or a frame."""
+    return sound.format.name, sound.sample_rate, sound.layout.nb_channels
+
+
+def _plain(samples: np.ndarray[Any, Any]) -> bytes:
+    """16 bits as they are, of 32 the upper 24."""
+    if samples.dtype == np.int16:
+        return samples.astype("<i2").tobytes()
+    return np.ascontiguousarray(samples.astype("<i4").reshape(-1, 1).view(np.uint8)[:, 1:]).tobytes()

@@ -125,7 +125,22 @@ def test_damaged_packets_are_left_out_and_counted(tmp_path: Path) -> None:
     data[begins[9] + 9 + data[begins[9] + 8] + 3] = 0  # bits of a sample
     path.write_bytes(data)
     made = colorized(path, PROFILES["preservation"])
-    assert "1 damaged packets of audio stream 1 (pcm_bluray) left out" in made.warnings
+    assert "1 packets of audio stream 1 (pcm_bluray) left out: damaged, or PCM of another kind" in made.warnings
     each = len(samples) // len(begins)
     np.testing.assert_array_equal(heard(Path(str(made.path)))[0], np.delete(samples, slice(9 * each, 10 * each)))
+    assert verify_reel(Source(str(path)), made.path).problems == ()
+
+
+@pytest.mark.parametrize(("layout", "kind"), [("mono", "s16"), ("stereo", "s32")])
+def test_pcm_that_becomes_another_kind_is_left_out_from_there_and_said(tmp_path: Path, layout: str, kind: str) -> None:
+    """As where recordings were put end to end; in plain PCM its bytes would be noise."""
+    path = disc(tmp_path / "a.m2ts", "pcm_bluray", "mpegts", "stereo", "s16")
+    samples, _ = heard(path)
+    other = disc(tmp_path / "b.m2ts", "pcm_bluray", "mpegts", layout, kind)
+    count = other.read_bytes().count(b"\0\0\1\xbd")
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    made = colorized(path, PROFILES["preservation"])
+    lost = f"{count} packets of audio stream 1 (pcm_bluray) left out: damaged, or PCM of another kind"
+    assert lost in made.warnings
+    np.testing.assert_array_equal(heard(Path(str(made.path)))[0], samples)
     assert verify_reel(Source(str(path)), made.path).problems == ()
