@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model.outline import Outline
 
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
-_CALIBRATION = 300  # pictures, as many as NNCF recommends
+_CALIBRATION = 300  # pictures
 _UNSEEN = 100  # pictures that 8 bits are judged by
 _SIDE = 160  # of their crops
 
@@ -52,13 +52,18 @@ def compile_model(request: Request) -> dict[str, Any]:
 
     model = outlined(request.model)
     ranges, unseen = _calibrated(model, request.calibrate) if request.calibrate is not None else (None, None)
-    engine, verdicts = prove_engine(
-        model,
-        temperature=request.temperature,
-        device=request.device,  # type: ignore[arg-type]
-        precision=request.precision,  # type: ignore[arg-type]
-        sizes=request.sizes or default_sizes(),
-    )
+    try:
+        engine, verdicts = prove_engine(
+            model,
+            temperature=request.temperature,
+            device=request.device,  # type: ignore[arg-type]
+            precision=request.precision,  # type: ignore[arg-type]
+            sizes=request.sizes or default_sizes(),
+        )
+    except BaseException:
+        if ranges:
+            forget_ranges(model)
+        raise
     with engine:
         if unseen is not None:
             from model.engines.selftest import check_on

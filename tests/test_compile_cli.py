@@ -143,6 +143,14 @@ def test_ranges_that_do_not_pass_are_neither_written_nor_kept(
     assert not list(cache_folder().glob("*.ranges"))
 
 
+def test_ranges_that_no_engine_could_be_made_with_are_not_kept(package: Path, photographs: Path) -> None:
+    """They would be the CPU's default from then on."""
+    result = call(package, "--device", "cpu", "--precision", "fp8", "--calibrate", photographs)
+    assert result.exit_code == 1
+    assert "fp8 takes TensorRT" in result.stderr
+    assert not list(cache_folder().glob("*.ranges"))
+
+
 def test_calibration_pictures_are_lightness_and_the_same_every_time(photographs: Path) -> None:
     pictures, others = calibration_pictures(str(photographs))
     assert len(pictures) + len(others) == 6
