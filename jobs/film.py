@@ -108,10 +108,13 @@ def transcode(source: Path, out: Path, preset: str | None = None) -> float:
     return time.perf_counter() - begin
 
 
-def colorize(source: Path, folder: Path, model: str = "default", preset: str | None = None) -> float:
+def colorize(
+    source: Path, folder: Path, model: str = "default", preset: str | None = None, precision: str = "auto"
+) -> float:
     """Seconds of the reel's work as the command itself reports them, without its start; raises EngineError."""
     start = [sys.executable, "-c", "from jobs.cli import main; main()"]
-    command = [*start, "colorize", source, "-o", folder, "--model", model, *(["--preset", preset] if preset else [])]
+    command = [*start, "colorize", source, "-o", folder, "--model", model, "--precision", precision]
+    command += ["--preset", preset] if preset else []
     run = subprocess.run([*map(str, command), "--overwrite", "--json"], capture_output=True, text=True, check=False)
     if run.returncode:
         raise EngineError(f"colorize failed: {run.stderr.strip().splitlines()[-1]}")
