@@ -10,7 +10,7 @@ from skimage import color, data, transform
 
 from model.engines import open_engine, prove_engine
 from model.engines.golden import golden_frames, reference
-from model.engines.openvino import OpenVINOEngine
+from model.engines.openvino import OpenVINOEngine, has_bf16
 from model.engines.ranges import keep_ranges, measured, ranges_of
 from model.engines.selftest import check_on, differences
 from model.weights import Model, load_model
@@ -85,6 +85,21 @@ def test_int8_obeys_another_temperature_than_its_ranges_were_measured_with(defau
     engine, (verdict,) = prove_engine(default, "openvino", 1.0, precision="int8", sizes=[(64, 96)])
     with engine:
         assert (verdict.precision, verdict.problem) == ("int8", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "precision"), [("default", 0.2, "int8"), ("fast", None, "int8"), ("default", 0.19, None)]
+)
+def test_int8_is_what_the_cpu_takes_by_itself_unless_it_is_cold(
+    name: str, temperature: float | None, precision: str | None
+) -> None:
+    with open_engine(load_model(name), "openvino", temperature) as engine:
+        assert engine.precision == (precision or ("bf16" if has_bf16() else "fp32"))
+
+
+def test_a_model_without_ranges_is_not_taken_in_int8(model: Model) -> None:
+    with open_engine(model, "openvino") as engine:
+        assert engine.precision != "int8"
 
 
 def test_a_picture_does_not_depend_on_its_batch_in_int8(default: Model) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "openvino", "torch", "tensorrt"]
 Device = Literal["auto", "cpu", "cuda"]
+_INT8_FROM = 0.2  # temperature; when it is colder, colours hang on less than 8 bits, at some sizes and not at others
 _log = logging.getLogger(__name__)
 
 
@@ -50,9 +51,9 @@ def prove_engine(
     engine `auto`: on a GPU TensorRT where it is installed, else PyTorch, else as on the CPU: OpenVINO. `torch` without
     a device is the reference, float32 on the CPU, which is held against nothing.
     device `auto`: the GPU where PyTorch finds one, for int8 and fp8 where TensorRT is installed, too. precision `auto`:
-    on the CPU int8 where the model has ranges for it, else bf16 where there are instructions for it, else fp32; on the
-    GPU fp16. A precision that fails the self-test gives way to the next of int8, fp16, bf16, fp32, fp8 to fp16, which
-    is logged and kept in the engine's notes.
+    on the CPU int8 where the model has ranges for it and T is 0.2 or more, else bf16 where there are instructions for
+    it, else fp32; on the GPU fp16. A precision that fails the self-test gives way to the next of int8, fp16, bf16,
+    fp32, fp8 to fp16, which is logged and kept in the engine's notes.
     temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
     the CPU, one thread each.
     Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
@@ -150,7 +151,8 @@ def _openvino(wish: _Wish) -> _Proven:
     def make(precision: Precision) -> Engine:
         return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision)
 
-    known: dict[Precision, bool] = {"int8": has_ranges(wish.model), "bf16": has_bf16(), "fp32": True}
+    coarse = wish.temperature >= _INT8_FROM and has_ranges(wish.model)
+    known: dict[Precision, bool] = {"int8": coarse, "bf16": has_bf16(), "fp32": True}
     offered = [precision for precision, is_there in known.items() if is_there]  # the fastest first
     return open_proven(make, fallbacks(wish.at(offered[0]), offered), wish.sizes)
 
