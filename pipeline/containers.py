@@ -53,10 +53,11 @@ def choose_container(info: StreamInfo, spec: EncoderSpec, others: Sequence[Other
     data = tuple(stream.index for stream in others if stream.type == "data")
     if data and isinstance(bare := _first_that_holds(info, spec, data), Container):
         return _with_what_it_holds(info, spec, bare)
-    why = "; ".join(f"{c.name}: {text}" for c, text in found)
+    why = "; ".join(text for _, text in found)
     names = f" ({len(others)} other streams)" if others else ""
     raise UnsupportedError(
-        f"{info.source.url}: no container holds this reel{names}: {why}; remove that stream or choose another --codec"
+        f"{info.source.url}: no container holds this reel{names}: {why}; "
+        "convert that stream beforehand, remove it, or choose another --codec"
     )
 
 
@@ -65,7 +66,7 @@ def _first_that_holds(
 ) -> Container | list[tuple[Container, str]]:
     """The first container that does, with its notes; where none does, why each does not."""
     refusals: list[tuple[Container, str]] = []
-    for kind in dict.fromkeys((_wished(info, spec), _MKV, _MOV, _MP4)):
+    for kind in dict.fromkeys((_wished(info, spec), _MKV, *_own(info), _MOV, _MP4)):
         container = replace(kind, without=without)
         refusal = _refusal(info.source, info, spec, container)
         if refusal is not None and (shift := _before_zero(info)):
@@ -105,15 +106,21 @@ def preflight(source: Source, info: StreamInfo, spec: EncoderSpec, container: Co
     raise UnsupportedError(f"{source.url}: {refusal}; no other container here can either")
 
 
+def _own(info: StreamInfo) -> tuple[Container, ...]:
+    """The source's own container where that is MP4 or MOV."""
+    if "mov" not in info.container.split(","):
+        return ()
+    return (_MOV,) if PurePosixPath(info.source.url).suffix.lower() in (".mov", ".qt") else (_MP4,)
+
+
 def _wished(info: StreamInfo, spec: EncoderSpec) -> Container:
     """The source's own container where the codec is at home in it; MOV for ProRes and Matroska for FFV1 as is usual."""
     if spec.codec in ("prores", "ffv1"):
         return _MOV if spec.codec == "prores" else _MKV
     suffix = PurePosixPath(info.source.url).suffix.lower()
     kinds = info.container.split(",")
-    if "mov" in kinds:
-        base = _MOV if suffix in (".mov", ".qt") else _MP4
-        return replace(base, extension=".m4v") if suffix == ".m4v" else base
+    for own in _own(info):
+        return replace(own, extension=".m4v") if suffix == ".m4v" else own
     if "webm" in kinds and suffix == ".webm" and spec.codec == "av1":
         return _WEBM
     if "mpegts" in kinds and spec.codec in ("h264", "hevc"):

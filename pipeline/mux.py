@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import av
 
+from pipeline.declaring import declare_as_is, declare_unlisted_video, declare_windows_codec
 from pipeline.encoders import EncoderSpec, configure
 from pipeline.errors import UnsupportedError
 from pipeline.frames import StreamInfo
@@ -97,7 +98,7 @@ class ReelMuxer:
     @property
     def extradata(self) -> bytes:
         """The encoder's out-of-band headers, as the output's header has them."""
-        return self.video.codec_context.extradata or b""
+        return self._coder.extradata or b""
 
     @property
     def time_base(self) -> Fraction:
@@ -184,23 +185,36 @@ class ReelMuxer:
 
     def _add_video(self, original: Any) -> Any:
         spec = self._spec
-        try:
-            stream = self._output.add_stream(spec.encoder, rate=spec.fps)
-        except ValueError as e:
-            raise UnsupportedError(f"{self._info.source.url}: {self._container.name} cannot hold {spec.codec}") from e
-        context = stream.codec_context
-        configure(cast(Any, context), spec)
-        if spec.codec == "hevc" and self._container.format in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # Apple's players know no other
+        if (self._container.format, spec.codec) == ("mov", "ffv1"):
+            # FFmpeg writes FFV1 into MOV as into MP4, but lists it for MP4 only, and PyAV asks the list.
+            with av.open(os.devnull, "w", format="mp4") as listed, ordinary_threads():
+                coded = self._declare_video(listed)
+                listed.start_encoding()
+                stream = declare_unlisted_video(self._output, coded, spec.fps)
+        else:
+            stream = self._declare_video(self._output)
         stream.time_base = spec.time_base
         stream.disposition = original.disposition
         stream.metadata.update(stream_metadata(original))
         if self._shapes_pixels:
             stream.metadata["title"] = self._video_title(original) + ROOM
-        if self._info.rotation or self._info.mirrored:
-            cast(Any, stream).set_display_rotation(self._info.rotation, hflip=self._info.mirrored)
         if self._container.format == "mpegts":
             stream.id = original.id
+        return stream
+
+    def _declare_video(self, output: OutputContainer) -> Any:
+        spec = self._spec
+        try:
+            stream = output.add_stream(spec.encoder, rate=spec.fps)
+        except ValueError as e:
+            raise UnsupportedError(f"{self._info.source.url}: {self._container.name} cannot hold {spec.codec}") from e
+        self._coder = stream.codec_context
+        configure(cast(Any, self._coder), spec)
+        if spec.codec == "hevc" and self._container.format in ("mp4", "mov"):
+            self._coder.codec_tag = "hvc1"  # Apple's players know no other
+        stream.time_base = spec.time_base
+        if self._info.rotation or self._info.mirrored:
+            cast(Any, stream).set_display_rotation(self._info.rotation, hflip=self._info.mirrored)
         return stream
 
     def _add_copy(self, original: Any) -> Any:
@@ -208,13 +222,12 @@ class ReelMuxer:
         if codec := plain_codec(original, self._container.format):
             context = original.codec_context
             stream: Any = self._output.add_stream(codec, rate=context.sample_rate, layout=context.layout)
-        elif has_decoder and not self._goes_as_windows_codec(original):
-            stream = self._output.add_stream_from_template(original, opaque=True)
+        elif not has_decoder:
+            stream = declare_as_is(self._output, original)
+        elif self._goes_as_windows_codec(original):
+            stream = declare_windows_codec(self._output, original)
         else:
-            # PyAV copies a stream's parameters through its decoder, and asks the muxer first. Setting up the null
-            # filter, which does nothing to packets, copies them as they are; the muxer has its say in the header.
-            stream = self._output.add_data_stream()
-            av.bitstream.BitStreamFilterContext("null", original, stream)
+            stream = self._output.add_stream_from_template(original, opaque=True)
         stream.disposition = original.disposition
         stream.metadata.clear()
         stream.metadata.update(stream_metadata(original))

@@ -14,12 +14,18 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from colorizers import Tinter
 from numpy.typing import NDArray
 
+from pipeline.assemble import AssembledReel, assemble
 from pipeline.chroma import chroma_size
-from pipeline.encode import EncoderSettings, EncoderSpec, SegmentWriter
-from pipeline.frames import ColorTags, SegmentFile, Source, StreamInfo
+from pipeline.containers import choose_container
+from pipeline.encode import EncoderSettings, EncoderSpec, SegmentWriter, resolve_encoder
+from pipeline.frames import ColorTags, Look, Segment, SegmentFile, Source, StreamInfo
 from pipeline.packets import open_packets
+from pipeline.probe import other_streams, probe
+from pipeline.reel import colorize_segment
+from pipeline.streams import Container
 
 DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "prores": "prores", "ffv1": "ffv1"}
 FONT = b"not really a font" * 20
@@ -70,6 +76,20 @@ def write_segment(
         for at in pts:
             writer.write(luma(at), neutral, tinted, at, duration)
     return writer.result()
+
+
+def choose(path: Path, settings: EncoderSettings) -> tuple[StreamInfo, EncoderSpec, Container]:
+    """What a film is, how it would be coded, and into which container."""
+    info = probe(Source(str(path)))
+    spec = resolve_encoder(info, settings)
+    return info, spec, choose_container(info, spec, other_streams(info.source))
+
+
+def colorized(path: Path, settings: EncoderSettings) -> AssembledReel:
+    """The film, tinted, beside itself."""
+    info, spec, container = choose(path, settings)
+    done = colorize_segment(info.source, info, Segment(0, None, None), Tinter(), Look(), spec, path.with_suffix(".seg"))
+    return assemble(info.source, info, spec, container, [done], path.with_suffix(f".out{container.extension}"), {})
 
 
 def decode_segment_file(spec: EncoderSpec, segment: SegmentFile) -> list[av.VideoFrame]:

@@ -10,18 +10,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from colorizers import Tinter
 from media import Video, add_video, encode
 from numpy.typing import NDArray
-from reels import QUICK
+from reels import QUICK, choose, colorized
 
-from pipeline.assemble import AssembledReel, assemble
-from pipeline.containers import choose_container
-from pipeline.encode import PROFILES, EncoderSettings, EncoderSpec, resolve_encoder
-from pipeline.frames import Look, Segment, Source, StreamInfo
-from pipeline.probe import other_streams, probe
-from pipeline.reel import colorize_segment
-from pipeline.streams import Container
+from pipeline.encode import PROFILES, EncoderSettings
+from pipeline.frames import Source
 from pipeline.verify import verify_reel
 
 FRAMES = 12
@@ -74,18 +68,6 @@ def heard(path: Path) -> tuple[NDArray[Any], float]:
     assert frames[0].pts is not None
     start = float(frames[0].pts * frames[0].time_base - shown.pts * shown.time_base)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames]), start
-
-
-def choose(path: Path, settings: EncoderSettings) -> tuple[StreamInfo, EncoderSpec, Container]:
-    info = probe(Source(str(path)))
-    spec = resolve_encoder(info, settings)
-    return info, spec, choose_container(info, spec, other_streams(info.source))
-
-
-def colorized(path: Path, settings: EncoderSettings) -> AssembledReel:
-    info, spec, container = choose(path, settings)
-    done = colorize_segment(info.source, info, Segment(0, None, None), Tinter(), Look(), spec, path.with_suffix(".seg"))
-    return assemble(info.source, info, spec, container, [done], path.with_suffix(f".out{container.extension}"), {})
 
 
 @pytest.mark.parametrize(
