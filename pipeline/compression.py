@@ -120,6 +120,8 @@ def decompressor(codec: Codec) -> Decompressor:
 class Expander:
     """Forward reader of a compressed stream; `position` counts expanded bytes.
 
+    `followed`: whether something other than padding was found after the end of the compressed data; it is not read.
+
     read: gives the compressed bytes. make: a fresh decompressor for each concatenated stream.
     limit: expanded bytes after which InputError says that the data expands too far.
     InputError also tells damage and truncation; what was read before stays good.
@@ -131,7 +133,7 @@ class Expander:
         self._read, self._make, self._limit, self._magic = read, make, limit, magic
         self._inner: Decompressor | None = make()
         self._exhausted = False
-        self.position = 0
+        self.position, self.followed = 0, False
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, fewer only at the end of the data."""
@@ -180,3 +182,5 @@ class Expander:
             upstream, first = self._read, [rest]
             self._inner = self._make()
             self._read = lambda size: first.pop() if first else upstream(size)
+        else:
+            self.followed = bool(self._magic and rest)

@@ -74,6 +74,7 @@ def list_tar(f: IO[bytes], url: str, kind: AlbumKind, stored: int, limits: Limit
             _CHUNK
         ):  # to the checksum at the end of compressed data, the only one that a tar has
             followed |= chunk.count(0) < len(chunk)
+        followed |= isinstance(reader, Expander) and reader.followed
     except LimitError:
         raise
     except InputError as e:

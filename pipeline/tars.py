@@ -139,9 +139,11 @@ def _entry(reader: Reader, header: bytes, records: dict[bytes, bytes], long_name
             raise InputError("a sparse member's map is damaged")
         header += extension
         more = extension[504]
-    if kind in _REGULAR and name.endswith(b"/"):
-        kind = b"5"  # V7 folders
-    return TarEntry(name, kind, 0 if kind in _NO_DATA else size, header, sparse, others)
+    if kind in _NO_DATA:
+        size = 0
+    elif kind in _REGULAR and name.endswith(b"/"):
+        kind = b"5"  # V7 folders, whose data, should there be any, does follow
+    return TarEntry(name, kind, size, header, sparse, others)
 
 
 def _payload(reader: Reader, size: int, so_far: int) -> tuple[bytes, bytes]:

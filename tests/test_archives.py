@@ -377,6 +377,29 @@ def test_what_comes_after_the_end_of_a_tar_is_said(tmp_path, kind):
     assert album.warnings == ("what comes after the archive's end, such as another one, is left out",)
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_what_comes_after_compressed_data_is_said(tmp_path, kind):
+    url = make(tmp_path / "a", kind, {"a.png": b"x"})
+    whole = Path(url).read_bytes()
+    Path(url).write_bytes(whole + bytes(600_000))
+    assert list_members(url).warnings == ()
+    for rest in (b"\r\n", bytes(4) + b"some more of it"):
+        Path(url).write_bytes(whole + rest)
+        album = list_members(url)
+        assert contents(album) == {"a.png": b"x"}
+        assert album.warnings == ("what comes after the archive's end, such as another one, is left out",)
+
+
+def test_a_folder_of_tar_that_has_data_is_passed_over(tmp_path):
+    def name_as_folder(info):
+        info.name = info.name.replace("notes.txt", "notes/")
+
+    album = list_members(make_tar(tmp_path / "x", change=name_as_folder))
+    assert [member.name for member in album.members] == ["a/1.png", "notes/", "b.jpg", "e.png"]
+    assert album.errors == ()
+    assert contents(album) == {name: FILES[name] for name in ("a/1.png", "b.jpg", "e.png")}
+
+
 def test_a_damaged_header_in_tar_is_said_and_not_taken_for_the_end(tmp_path):
     def change(data):
         data[data.index(b"b.jpg") + 3] ^= 1
