@@ -17,7 +17,7 @@ from model.bins import gamut_bins, no_bins
 from model.engines.golden import reference
 from model.engines.selftest import LIMITS, differences
 from model.exported import cached_onnx
-from model.lowering import lowered
+from model.lowering import _folded, lowered
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
 from model.networks.eccv16 import ECCV16, ECCV16Config
 from model.networks.unet import UNet, UNetConfig
@@ -117,6 +117,26 @@ def test_a_norm_after_a_convolution_costs_nothing(models: dict[str, Model]) -> N
         np.testing.assert_allclose(
             reference(found, 0.38, lightness), reference(models[name], 0.38, lightness), atol=2e-3
         )
+
+
+class _UsedTwice(nn.Module):
+    """A convolution whose output goes through a norm, and past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+        self.norm(torch.randn(8, 3, 16, 16) * 5 + 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.convolution(x)
+        return torch.relu(self.norm(x)) + x
+
+
+def test_a_norm_stays_where_what_it_follows_is_used_without_it_too() -> None:
+    torch.manual_seed(0)
+    module, x = _UsedTwice().eval(), torch.randn(1, 1, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(_folded(module)(x), module(x))
 
 
 def test_small_variances_survive_float16() -> None:

@@ -72,6 +72,21 @@ def test_sound_that_begins_late_goes_along(tmp_path: Path) -> None:
     assert (proof.problems, proof.streams) == ((), 2)
 
 
+def test_sound_that_begins_too_late_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.vob"
+    early, late = (part(tmp_path / "part.vob", first, n, True) for first, n in ((0, EARLY), (EARLY, 10)))
+    rest = part(tmp_path / "part.vob", EARLY + 10, LATE)
+    path.write_bytes(early + late.replace(b"\0\0\1\xc0", b"\0\0\1\xc1") + rest)
+    monkeypatch.setattr("pipeline.latecomers._LOOKED_AT", (1 << 12,))
+    info = probe(Source(str(path)))
+    assert info.warnings == ("audio (mp2) that begins in its middle is left out",)
+    made = colorized(info, tmp_path / "a.seg")
+    assert len(other_streams(info.source)) == 1
+    assert sound_packets(made) == sound_packets(path) != []
+    proof = verify_reel(Source(str(path)), made)
+    assert (proof.problems, proof.streams) == ((), 2)
+
+
 def test_damage_that_looks_like_a_stream_is_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "a.vob"
     head, junk = (508).to_bytes(2, "big") + b"\x80\x80\5!\0\xa1\0\1", b"\x55" * 493

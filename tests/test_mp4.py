@@ -66,3 +66,9 @@ def test_damaged_boxes_ask_for_nothing(tmp_path: Path) -> None:
     assert not any(crops(BytesIO(data[:cut])) for cut in range(0, data.index(b"clap"), 5))
     assert not crops(BytesIO(bytes(1000)))
     assert not crops(BytesIO(write_sound(tmp_path / "a.mov").read_bytes()))
+
+
+def test_boxes_with_long_sizes_and_with_the_files_rest() -> None:
+    long = (1).to_bytes(4, "big") + b"mdat" + (20).to_bytes(8, "big") + b"data"
+    last = bytes(4) + b"free" + bytes(9)
+    assert list(boxes(BytesIO(long + last), 0, 37)) == [(b"mdat", 16, 20), (b"free", 28, 37)]

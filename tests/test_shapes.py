@@ -158,7 +158,12 @@ def test_interlaced_pictures_that_no_header_told_of_are_said(tmp_path: Path) -> 
 @pytest.mark.parametrize("fields", ["tff", "bff"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"b_frames": 2, "rate": Fraction(30000, 1001)}, {"rate": Fraction(1), "options": {"data_partitioning": "1"}}],
+    [
+        {},
+        {"b_frames": 2, "rate": Fraction(30000, 1001)},
+        {"rate": Fraction(1), "options": {"data_partitioning": "1"}},
+        {"rate": Fraction(16), "sar": Fraction(7, 5)},
+    ],
 )
 def test_mpeg4_says_how_its_pictures_are_interlaced(tmp_path: Path, fields: str, changes: dict[str, Any]) -> None:
     path = write(tmp_path / "a.mkv", codec="mpeg4", interlaced=True, fields=fields, frames=12, **changes)

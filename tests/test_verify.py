@@ -176,3 +176,14 @@ def test_only_damaged_pictures_may_be_patched_otherwise(tmp_path: Path) -> None:
         sound = min(set(range(len(pts))) - spoilt)
         wrong = verify_reel(source, recode(path, tmp_path / "c.mkv", codec=codec, change=inverted({sound})))
         assert "luma" in str(wrong.problems)
+
+
+def test_samples_that_are_no_codes_of_their_depth_are_compared_as_the_greatest_and_said(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.nut", codec="rawvideo", pix_fmt="gray10le", frames=3)
+    with av.open(str(source)) as given:
+        second = [bytes(packet) for packet in given.demux(video=0)][1]
+    source.write_bytes(source.read_bytes().replace(second, b"\xff\x7f" + second[2:]))
+    copy = recode(source, tmp_path / "a.mkv", change=lambda _, luma: np.minimum(luma, 1023))
+    proof = verify_reel(Source(str(source)), copy)
+    assert proof.problems == ()
+    assert "1 pictures of the source have samples too great for their depth" in proof.warnings
