@@ -123,20 +123,12 @@ def _describe(
     order, order_warnings = _fields(context, frame, index)
     unusable = unusable_streams(source, list(stream.container.streams))
     degrees, mirrored, display_warnings = orientation(frame)
-    warnings = [
-        *_rivals(source, stream, unusable),
-        *notes,
-        *index.warnings,
-        *color_warnings(context, frame),
-        *order_warnings,
-        *display_warnings,
-    ]
-    warnings += [*left_out(frame, stream), *_changes(source, index.shapes)]
-    warnings += _not_followed(source, container)
+    warnings = [*_rivals(source, stream, unusable), *notes, *index.warnings, *color_warnings(context, frame)]
+    warnings += [*order_warnings, *display_warnings, *left_out(frame, stream), *_changes(source, index.shapes)]
+    warnings += [*_not_followed(source, container), *unusable.values()]
     told = ordered and not raw and bool((index.shown & (index.pts != NO_PTS)).any())
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
-    warnings += unusable.values()
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
     if timing.jumps:
         warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
