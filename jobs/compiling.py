@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model.engines.base import Engine
     from model.engines.ranges import Ranges
+    from model.engines.selftest import Verdict
     from model.outline import Outline
 
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
@@ -44,56 +46,66 @@ class Request:
 def compile_model(request: Request) -> dict[str, Any]:
     """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs.
 
-    Ranges whose graph does not pass are not kept, and not written to the output, which is an EngineError, too.
+    Ranges whose graph does not pass are not kept, earlier ones are; not to write the output is an EngineError, too.
     """
-    from model.engines import prove_engine
-    from model.engines.ranges import forget_ranges
+    from model.engines.ranges import on_trial
+    from model.engines.selftest import check_on
     from model.outline import outlined
 
     model = outlined(request.model)
-    ranges, unseen = _calibrated(model, request.calibrate) if request.calibrate is not None else (None, None)
-    try:
-        engine, verdicts = prove_engine(
-            model,
-            temperature=request.temperature,
-            device=request.device,  # type: ignore[arg-type]
-            precision=request.precision,  # type: ignore[arg-type]
-            sizes=request.sizes or default_sizes(),
-        )
-    except BaseException:
-        if ranges:
-            forget_ranges(model)
-        raise
-    with engine:
-        if unseen is not None:
-            from model.engines.selftest import check_on
-
+    if request.calibrate is None:
+        engine, verdicts = _proven(request, model)
+        with engine:
+            return _document(model, engine, verdicts)
+    ranges, unseen = _calibrated(model, request.calibrate)
+    with on_trial(model, ranges) as accept:
+        engine, verdicts = _proven(request, model)
+        with engine:
             verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
-        problem = next((v.problem for v in verdicts if v.problem), "")
-        if ranges and problem:
-            forget_ranges(model)
-        if ranges and request.output is not None:
-            if problem:
-                raise EngineError(f"{request.output}: not written: {problem}")
-            write_bytes(request.output, ranges.to_json())
-        return {
-            "model": model.name,
-            "sha256": model.sha256,
-            "engine": engine.key,
-            "precision": engine.precision,
-            "checks": [asdict(v) for v in verdicts],
-            "passed": not problem,
-        }
+            document = _document(model, engine, verdicts)
+        if document["passed"]:
+            accept()
+        elif request.output is not None:
+            raise EngineError(f"{request.output}: not written: {_problem(verdicts)}")
+    if document["passed"] and request.output is not None:
+        write_bytes(request.output, ranges.to_json())
+    return document
+
+
+def _proven(request: Request, model: Outline) -> tuple[Engine, list[Verdict]]:
+    from model.engines import prove_engine
+
+    return prove_engine(
+        model,
+        temperature=request.temperature,
+        device=request.device,  # type: ignore[arg-type]
+        precision=request.precision,  # type: ignore[arg-type]
+        sizes=request.sizes or default_sizes(),
+    )
+
+
+def _document(model: Outline, engine: Engine, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "engine": engine.key,
+        "precision": engine.precision,
+        "checks": [asdict(v) for v in verdicts],
+        "passed": not _problem(verdicts),
+    }
+
+
+def _problem(verdicts: Sequence[Verdict]) -> str:
+    """The first one."""
+    return next((v.problem for v in verdicts if v.problem), "")
 
 
 def _calibrated(model: Outline, photographs: str) -> tuple[Ranges, NDArray[np.float32]]:
-    """Ranges, which are in the cache from now on, and pictures to judge by."""
-    from model.engines.ranges import keep_ranges, measured
+    """Ranges, and pictures to judge by."""
+    from model.engines.ranges import measured
 
     seen, unseen = calibration_pictures(photographs)
-    ranges = measured(model, seen)
-    keep_ranges(model, ranges)
-    return ranges, unseen
+    return measured(model, seen), unseen
 
 
 def default_sizes() -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from model.engines import ranges as module
-from model.engines.ranges import SUFFIX, Ranges, forget_ranges, keep_ranges, measured, ranges_of
+from model.engines.ranges import SUFFIX, Ranges, keep_ranges, measured, on_trial, ranges_of
 from model.registry import PRETRAINED
 from model.weights import Model, load_model
 from pipeline.errors import EngineError
@@ -107,6 +108,18 @@ def test_ranges_measured_here_come_first_and_damaged_ones_are_left_aside(
     path.write_bytes(path.read_bytes()[:-1])
     assert ranges_of(default) == shipped
     assert "is truncated or was changed; it is left aside" in caplog.text
-    forget_ranges(default)
-    forget_ranges(default)
-    assert not path.exists()
+
+
+def test_ranges_on_trial_count_meanwhile_and_stay_if_accepted(default: Model) -> None:
+    shipped = ranges_of(default)
+    first, second = (dataclasses.replace(shipped, of=dict.fromkeys(shipped.of, (-w, w))) for w in (1.0, 2.0))
+    with contextlib.suppress(EngineError), on_trial(default, first):
+        assert ranges_of(default) == first
+        raise EngineError("not proven")
+    assert ranges_of(default) == shipped
+    with on_trial(default, first) as accept:
+        accept()
+    assert ranges_of(default) == first
+    with on_trial(default, second):
+        assert ranges_of(default) == second
+    assert ranges_of(default) == first, "a trial that fails costs nothing"

@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from model.cache import cache_folder
 from model.registry import PRETRAINED
 from model.sealed import UnfitError, keep, unsealed
 from pipeline.errors import EngineError
+from pipeline.storage import write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -112,9 +115,17 @@ def keep_ranges(model: Subject, ranges: Ranges) -> None:
     keep(_path(model), _header(model), ranges.to_json())
 
 
-def forget_ranges(model: Subject) -> None:
-    """Take them out again, so that those shipped count."""
-    _path(model).unlink(missing_ok=True)
+@contextlib.contextmanager
+def on_trial(model: Subject, ranges: Ranges) -> Iterator[Callable[[], object]]:
+    """`ranges` count inside; afterwards only if what is given was called, else what was kept before."""
+    path = _path(model)
+    restore: Callable[[], object] = partial(path.unlink, missing_ok=True)
+    if path.exists():
+        restore = partial(write_bytes, path, path.read_bytes())
+    with contextlib.ExitStack() as undo:
+        undo.callback(restore)
+        keep_ranges(model, ranges)
+        yield undo.pop_all
 
 
 def _shipped(model: Subject, folder: Path) -> Ranges:
