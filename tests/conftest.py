@@ -25,7 +25,7 @@ from jobs.run import Run
 from model import export
 from model.bins import gamut_bins
 from model.precision import GraphPrecision
-from model.weights import Model
+from model.weights import Model, load_model
 from pipeline.storage import write_bytes
 
 sys.modules.setdefault("openvino_telemetry", None)  # as model.silent does, for tests that import OpenVINO themselves
@@ -81,6 +81,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def model() -> Model:
     """A tiny network of random weights whose colours spread."""
     return Model("tiny", "ab" * 32, tiny_unet(), gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
+
+
+@pytest.fixture(scope="session")
+def default() -> Model:
+    """The network that is shipped."""
+    return load_model("default")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,11 +180,6 @@ def test_a_pictures_colour_does_not_depend_on_whom_it_shares_a_batch_with(model:
 
 
 needs_tensorrt = pytest.mark.skipif(not engines.has_tensorrt(), reason="TensorRT is not installed")
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.mark.gpu

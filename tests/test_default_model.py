@@ -78,11 +78,6 @@ def shipped(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture(scope="module")
-def default() -> Model:
-    return load_model("default")
-
-
-@pytest.fixture(scope="module")
 def photographs() -> list[NDArray[np.uint8]]:
     data = pytest.importorskip("skimage.data", reason="scikit-image brings the photographs")
     images = pytest.importorskip("sklearn.datasets", reason="scikit-learn brings the photographs")

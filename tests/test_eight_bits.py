@@ -19,15 +19,10 @@ from model.engines.golden import golden_frames, reference
 from model.engines.ranges import Ranges, ranges_of
 from model.engines.selftest import LIMITS, differences
 from model.exported import cached_onnx
-from model.weights import Model, load_model
+from model.weights import Model
 from pipeline.errors import EngineError
 
 FORMS: list[FormName] = ["cpu", "int8", "fp8"]
-
-
-@pytest.fixture(scope="module")
-def default() -> Model:
-    return load_model("default")
 
 
 def graphs(model: Model, form: FormName) -> tuple[onnx.ModelProto, onnx.ModelProto]:

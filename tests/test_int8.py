@@ -17,15 +17,7 @@ from model.weights import Model, load_model
 from pipeline.errors import EngineError
 from pipeline.infer import network_size
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def default() -> Model:
-    return load_model("default")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def photographs(h: int, w: int) -> np.ndarray:

@@ -18,15 +18,7 @@ from model.registry import PRETRAINED
 from model.weights import Model, load_model
 from pipeline.errors import EngineError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def default() -> Model:
-    return load_model("default")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_one_value_in_ten_thousand_lies_outside_on_either_side_of_ten_pictures(model: Model) -> None:
