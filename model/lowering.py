@@ -47,11 +47,11 @@ class _Affine(nn.Module):
         assert norm.running_var is not None
         assert norm.running_mean is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
+        self.register_buffer("scale", scale[None, :, None, None])
+        self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[None, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.get_buffer("scale") + self.get_buffer("shift")
+        return torch.addcmul(self.get_buffer("shift"), x, self.get_buffer("scale"))
 
 
 def _folded(network: nn.Module) -> GraphModule:
@@ -59,7 +59,7 @@ def _folded(network: nn.Module) -> GraphModule:
     traced = symbolic_trace(network)
     for node in traced.graph.nodes:
         before = node.args[0] if node.args else None
-        norm, convolution = _called(traced, node), _called(traced, before)
+        norm, convolution = called(traced, node), called(traced, before)
         if not (isinstance(norm, nn.BatchNorm2d) and isinstance(before, Node) and isinstance(convolution, nn.Conv2d)):
             continue
         if len(before.users) == 1:
@@ -71,7 +71,8 @@ def _folded(network: nn.Module) -> GraphModule:
     return traced
 
 
-def _called(traced: GraphModule, node: object) -> nn.Module | None:
+def called(traced: GraphModule, node: object) -> nn.Module | None:
+    """The module that a node of a traced network calls, None where it calls none."""
     return traced.get_submodule(str(node.target)) if isinstance(node, Node) and node.op == "call_module" else None
 
 

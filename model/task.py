@@ -85,7 +85,8 @@ class Task:
         rgb = rgb.to(self.device)
         lightness, chroma = rgb_to_space(self.space, rgb)
         if self.recipe.data.augmentation == "film":
-            random = torch.Generator().manual_seed((self.recipe.training.seed * 1009 + rank) * 1_000_003 + step)
+            seed = (self.recipe.training.seed * 1009 + rank) * 1_000_003 + step
+            random = torch.Generator(self.device).manual_seed(seed)
             lightness = age(film_lightness(linear_light(rgb), rgb, random), random)
         return lightness.contiguous(memory_format=torch.channels_last), chroma
 

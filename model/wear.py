@@ -40,14 +40,15 @@ def age(lightness: Tensor, random: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class _Dice:
-    """Random numbers for a batch like `like` (N, 1, h, w), drawn on the CPU so that every device sees the same."""
+    """Random numbers for a batch like `like` (N, 1, h, w), drawn on the generator's device."""
 
     like: Tensor
     random: torch.Generator
 
     def uniform(self, low: float, high: float) -> Tensor:
         """One for each picture, (N, 1, 1, 1)."""
-        return torch.rand(len(self.like), 1, 1, 1, generator=self.random).to(self.like) * (high - low) + low
+        drawn = torch.rand(len(self.like), 1, 1, 1, generator=self.random, device=self.random.device)
+        return drawn.to(self.like) * (high - low) + low
 
     def chance(self, share: float) -> Tensor:
         """Whether each picture is among a share of them, (N, 1, 1, 1)."""
@@ -56,7 +57,8 @@ class _Dice:
     def noise(self, cell: int = 1) -> Tensor:
         """Gaussian, (N, 1, h, w): a value for each square of `cell` pixels, bilinear between their centres."""
         n, _, h, w = self.like.shape
-        drawn = torch.randn(n, 1, -(-h // cell), -(-w // cell), generator=self.random).to(self.like)
+        cells = (n, 1, -(-h // cell), -(-w // cell))
+        drawn = torch.randn(cells, generator=self.random, device=self.random.device).to(self.like)
         return drawn if cell == 1 else F.interpolate(drawn, (h, w), mode="bilinear")
 
     def across(self) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -16,9 +17,12 @@ from model import engines
 from model.bins import gamut_bins
 from model.engines import lanes, prove_engine
 from model.engines.cuda import CudaEngine, colour, cuda_graph
+from model.engines.fused import fuse
 from model.engines.golden import golden_frames, reference
 from model.engines.selftest import LIMITS, differences
+from model.lowering import called
 from model.networks.colorunet import ColorUNet, ColorUNetConfig
+from model.networks.eccv16 import ECCV16, ECCV16Config
 from model.networks.unet import UNet, UNetConfig
 from model.precision import Precision
 from model.weights import Model, load_model
@@ -34,11 +38,13 @@ def package(net: torch.nn.Module) -> Model:
     return Model("tiny", "ab" * 32, net, gamut_bins(), np.full(313, 1 / 313, np.float32), 0.38, {})
 
 
-@pytest.fixture(scope="module", params=["unet", "colorunet"])
+@pytest.fixture(scope="module", params=["unet", "colorunet", "eccv16"])
 def model(request: pytest.FixtureRequest) -> Model:
     torch.manual_seed(0)
     if request.param == "colorunet":
         return package(ColorUNet(ColorUNetConfig(bins=313, widths=(4, 8, 8))))
+    if request.param == "eccv16":
+        return package(ECCV16(ECCV16Config(width=8)))
     return package(UNet(UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 0, 0, 1), decoder=(0, 0, 1))))
 
 
@@ -56,6 +62,44 @@ def test_the_graph_in_channels_last_and_each_precision_is_the_reference(model: M
     assert weights
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+
+
+def plain_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *shape: Any) -> torch.Tensor:
+    return torch.relu(torch.conv2d(x, weight, bias, *shape))
+
+
+def plain_add_relu(
+    x: torch.Tensor, weight: torch.Tensor, z: torch.Tensor, alpha: float, bias: torch.Tensor, *shape: Any
+) -> torch.Tensor:
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    return torch.relu(torch.conv2d(x, weight, bias, *shape) + alpha * z)
+
+
+@pytest.mark.parametrize("name", ["unet", "eccv16"])
+def test_each_relu_after_a_convolution_is_in_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The graph says the same, with cuDNN's calls by what PyTorch says of them, and no ReLU is left."""
+    torch.manual_seed(0)
+    blocks = UNetConfig(bins=313, widths=(8, 16, 16, 16, 16), encoder=(1, 1, 0, 2), decoder=(1, 0, 1))
+    model = package(UNet(blocks) if name == "unet" else ECCV16(ECCV16Config(width=4)))
+    calls = Counter[str]()
+    for call, plain in (("cudnn_convolution_relu", plain_relu), ("cudnn_convolution_add_relu", plain_add_relu)):
+        monkeypatch.setattr(
+            torch, call, lambda *x, call=call, plain=plain: calls.update([call]) or plain(*x), raising=True
+        )
+    graph = cuda_graph(model, "bf16", torch.device("cpu"))
+    pictures, temperature = torch.from_numpy(golden_frames(64, 96)), torch.tensor(0.38)
+    with torch.inference_mode():
+        expected = graph(pictures, temperature)
+        assert not calls
+        fuse(graph)
+        found = graph(pictures, temperature)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    added, left = (6, 0) if name == "unet" else (0, 1)  # the one after eccv16's transposed convolution stays
+    assert calls == Counter(cudnn_convolution_relu=12 if added else 21, cudnn_convolution_add_relu=added)
+    traced = graph.network.network
+    modules = [called(traced, node) for node in traced.graph.nodes]
+    functions = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert sum(isinstance(m, torch.nn.ReLU) for m in modules) + functions.count(torch.nn.functional.relu) == left
 
 
 class FakeCuda:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.engines.base import short
+from model.engines.fused import fuse
 from model.engines.lanes import Lane, LaneEngine
 from model.export import Graph
 from model.lowering import LOWER, lowered
@@ -59,10 +60,12 @@ def cuda_graph(model: Model, precision: GraphPrecision, device: torch.device) ->
     """Network and post-processing on a device, a copy."""
     model = model if precision == "fp32" else lowered(model, LOWER[precision])
     graph = copy.deepcopy(Graph(model)).eval()
+    if device.type == "cuda":
+        fuse(graph)
     return graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def colour(graph: Graph, source: Tensor, temperature: Tensor, output: Tensor) -> None:
     """Write the colours of L* `source` (N, 1, h, w) to `output` (N, 2, h/s, w/s)."""
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         output.copy_(graph(source, temperature))
