@@ -151,11 +151,22 @@ def test_without_a_gpu_software_decodes_and_says_why(tmp_path: Path) -> None:
     assert choose_decoder(source, info, "auto") == (False, ())
 
 
+def decodes_av1() -> bool:
+    """What the driver says of itself, by another way into it than ours: an H100's has none, an L4's has."""
+    try:
+        av.CodecContext.create("av1_cuvid", "r").open()
+    except av.FFmpegError:
+        return False
+    return True
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_nvdec_gives_the_pictures_of_the_software_decoder(tmp_path: Path, kind: str) -> None:
     if why := no_nvdec():
         pytest.skip(f"no NVDEC here: {why}")
+    if kind == "av1.mkv" and not decodes_av1():
+        pytest.skip("this GPU's NVDEC has no AV1, as CUVID says")
     video = KINDS[kind]
     source = Source(str(write(tmp_path / kind, video, width=640, height=480)))
     info = probe(source)
