@@ -67,13 +67,11 @@ def draw(document: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = [part for part in ("engines", "video") if part in document]
-    figure = Figure(figsize=(6.5 * len(parts), 4.5), layout="constrained")
+    rows = len(document.get("engines", ())) + bool(document.get("opencv_dnn"))
+    figure = Figure(figsize=(6.5 * len(parts), max(4.5, 0.45 * rows + 1.2)), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         (_draw_engines if part == "engines" else _draw_video)(axes, document)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="x", length=0)
-        axes.margins(y=0.15)
-        axes.set_ylabel("frames a second")
     machine = document["machine"]
     figure.suptitle(machine["gpu"] or f"{machine['cpu']}, {machine['processors']} processors", fontsize=11)
     with replacing(path, ".png") as temporary:
@@ -83,18 +81,23 @@ def draw(document: dict[str, Any], path: Path) -> None:
 def _draw_engines(axes: Any, document: dict[str, Any]) -> None:
     """Frames a second of engine, bare loop and OpenCV, with the engine's share of the limit."""
     engines, model = document["engines"], document["model"]
-    places, names = list(range(len(engines))), [f"{_name(e)}\nbatch {e['batch']}" for e in engines]
-    ours = axes.bar([x - 0.2 for x in places], [e["fps"] for e in engines], 0.4, label="engine", color=_OURS)
-    bare = axes.bar([x + 0.2 for x in places], [e["bare_fps"] for e in engines], 0.4, label="bare loop", color=_OTHER)
-    axes.bar_label(ours, [f"{e['fps']:.3g}\n({e['of_limit']:.0%})" for e in engines], fontsize=8, padding=2)
-    axes.bar_label(bare, [f"{e['bare_fps']:.3g}" for e in engines], fontsize=8, padding=2, color="0.4")
+    names = [f"{_name(e)} × {e['batch']}" for e in engines]
+    places = range(len(engines))
+    ours = axes.barh([y - 0.2 for y in places], [e["fps"] for e in engines], 0.38, label="engine", color=_OURS)
+    bare = axes.barh([y + 0.2 for y in places], [e["bare_fps"] for e in engines], 0.38, label="bare loop", color=_OTHER)
+    axes.bar_label(ours, [f"{_rate(e['fps'])} ({e['of_limit']:.0%})" for e in engines], fontsize=8, padding=2)
+    axes.bar_label(bare, [_rate(e["bare_fps"]) for e in engines], fontsize=8, padding=2, color="0.4")
     if opencv := document["opencv_dnn"]:
-        places, names = [*places, len(engines)], [*names, "OpenCV DNN\nbatch 1"]
-        theirs = axes.bar(places[-1], opencv["fps"], 0.4, color=_OTHER)
-        axes.bar_label(theirs, fmt="%.3g", fontsize=8, padding=2, color="0.4")
-    axes.set_xticks(places, names, fontsize=9)
+        names.append("OpenCV DNN × 1")
+        theirs = axes.barh(len(engines), opencv["fps"], 0.38, color=_OTHER)
+        axes.bar_label(theirs, [_rate(opencv["fps"])], fontsize=8, padding=2, color="0.4")
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.18)
+    axes.set_xlabel("frames a second")
     axes.set_title(f"{model['name']} at {model['size']}² (percent: of a matrix product's rate)", fontsize=10)
-    axes.legend(fontsize=9, frameon=False, loc="upper left")
+    axes.legend(fontsize=9, frameon=False, loc="best")
 
 
 def _draw_video(axes: Any, document: dict[str, Any]) -> None:
@@ -102,6 +105,13 @@ def _draw_video(axes: Any, document: dict[str, Any]) -> None:
     names = ["decode", "encode", "transcode", "colorize"]
     colours = [_OTHER, _OTHER, _OTHER, _OURS]
     bars = axes.bar(names, [video[f"{name}_fps"] for name in names], 0.6, color=colours)
-    axes.bar_label(bars, fmt="%.3g", fontsize=9, padding=2)
+    axes.bar_label(bars, [_rate(video[f"{name}_fps"]) for name in names], fontsize=9, padding=2)
+    axes.tick_params(axis="x", length=0)
+    axes.margins(y=0.15)
+    axes.set_ylabel("frames a second")
     size = f"{video['film']['width']}×{video['film']['height']}"
     axes.set_title(f"{size} H.264: colorizing takes {video['ratio']:.2f} × a plain transcode", fontsize=10)
+
+
+def _rate(frames_per_second: float) -> str:
+    return f"{frames_per_second:,.0f}" if frames_per_second >= 100 else f"{frames_per_second:.3g}"
