@@ -48,10 +48,12 @@ def compile_model(request: Request) -> dict[str, Any]:
 
     Ranges whose graph does not pass are not kept, earlier ones are; not to write the output is an EngineError, too.
     """
+    from model.engines import check_choice
     from model.engines.ranges import on_trial
     from model.engines.selftest import check_on
     from model.outline import outlined
 
+    check_choice(device=request.device, precision=request.precision)
     model = outlined(request.model)
     if request.calibrate is None:
         engine, verdicts = _proven(request, model)

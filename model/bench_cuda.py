@@ -1,7 +1,6 @@
 """The cases of `model.bench` on an NVIDIA GPU: PyTorch, and TensorRT where it is installed.
 
-Limits, all of PyTorch's matrix product, and bare loops are timed by CUDA events. Written for a machine that has one,
-and not run yet.
+Limits, all of PyTorch's matrix product, and bare loops are timed by CUDA events.
 """
 
 from __future__ import annotations

@@ -75,6 +75,11 @@ def prove_engine(
     return _noted(last(wish), failed)
 
 
+def check_choice(engine: EngineName = "auto", *, device: str = "auto", precision: str = "auto") -> None:
+    """Raise the EngineError that `prove_engine` would, where these contradict each other or this machine, at once."""
+    _kinds(engine, device, precision)
+
+
 @dataclass(frozen=True)
 class _Wish:
     """What an engine is opened with."""
