@@ -79,7 +79,7 @@ def test_pairs_stand_before_both_inputs_of_all_convolutions_but_few_and_nowhere_
             )
             if form == "int8" or weights_of_int8:
                 assert not tensors[zero].any()
-    assert exact == ["stem.0.weight", "context.spread.weight"] + ["head.weight"] * (form != "cpu")
+    assert exact == ["stem.0.weight"] + ["head.weight"] * (form != "cpu")
     others = [node for node in after.graph.node if node.op_type not in ("Conv", "QuantizeLinear", "DequantizeLinear")]
     assert others == [node for node in before.graph.node if node.op_type != "Conv"]
 

@@ -65,10 +65,11 @@ def test_int8_is_near_the_network_on_photographs_that_its_ranges_were_not_measur
 
 
 @pytest.mark.slow
-def test_int8_passes_at_every_size_that_pictures_are_computed_at(default: Model) -> None:
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_int8_passes_at_every_size_that_pictures_are_computed_at(name: str) -> None:
     sizes = sorted({network_size(width, 400) for width in range(100, 1601, 2)})
     assert len(sizes) == 19
-    engine, verdicts = prove_engine(default, "openvino", precision="int8", sizes=sizes)
+    engine, verdicts = prove_engine(load_model(name), "openvino", precision="int8", sizes=sizes)
     with engine:
         assert [(v.precision, v.problem) for v in verdicts] == [("int8", "")] * 19
 
