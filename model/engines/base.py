@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AB_LIMIT = 128.0  # |a*|, |b*|: an expectation over bins of sRGB colours stays below, a regression within 110
 ADVICE = "try the precision fp32, or another machine"
 _NO_MEMORY = re.compile(  # "temporarily unavailable" is a thread that cannot be had
-    r"out of memory|bad[ _]alloc|resource temporarily unavailable|"
+    r"out of memory|bad[ _]alloc|can't alloc\b|resource temporarily unavailable|"
     r"(can't|cannot|could not|failed to) (allocate|reserve|commit)\b.*\b(memory|bytes)\b"
 )
 
