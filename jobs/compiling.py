@@ -53,7 +53,7 @@ def compile_model(request: Request) -> dict[str, Any]:
     from model.engines.selftest import check_on
     from model.outline import outlined
 
-    check_choice(device=request.device, precision=request.precision)
+    check_choice(request.device, request.precision)
     model = outlined(request.model)
     if request.calibrate is None:
         engine, verdicts = _proven(request, model)

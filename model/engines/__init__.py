@@ -75,9 +75,9 @@ def prove_engine(
     return _noted(last(wish), failed)
 
 
-def check_choice(engine: EngineName = "auto", *, device: str = "auto", precision: str = "auto") -> None:
+def check_choice(device: str, precision: str) -> None:
     """Raise the EngineError that `prove_engine` would, where these contradict each other or this machine, at once."""
-    _kinds(engine, device, precision)
+    _kinds("auto", device, precision)
 
 
 @dataclass(frozen=True)
