@@ -117,7 +117,7 @@ def _engines(request: Request, until: float, told: Told) -> dict[str, Any]:
         if device == "cuda":
             from model.bench_cuda import cuda_bench
 
-            found = cuda_bench(model, request.size, stack)
+            found = cuda_bench(model, request.size, stack, told.done)
         else:
             found = cpu_bench(model, request.size, THREADS, stack, told.done)
         ready = time.perf_counter() - begin

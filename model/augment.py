@@ -29,8 +29,9 @@ def film_lightness(linear: Tensor, rgb: Tensor, random: torch.Generator) -> Tens
     """
     n = len(linear)
     red, blue = KR_KB["bt601"]
-    luma = (rgb.float() / 255) @ torch.tensor([red, 1 - red - blue, blue], device=rgb.device)
-    eye = (linear * torch.tensor(RGB_TO_XYZ[1], dtype=linear.dtype, device=linear.device)[:, None, None]).sum(1, True)
+    luma = (rgb.float() / 255) @ torch.tensor([red, 1 - red - blue, blue]).to(rgb.device, non_blocking=True)
+    sensitivity = torch.tensor(RGB_TO_XYZ[1]).to(linear, non_blocking=True)
+    eye = (linear * sensitivity[:, None, None]).sum(1, True)
     weights = torch.rand(n, 3, 1, 1, generator=random, device=random.device).to(linear) ** 2 + 0.05
     film = (linear * weights / weights.sum(1, keepdim=True)).sum(1, True)
     kind = torch.rand(n, 1, 1, 1, generator=random, device=random.device).to(linear)

@@ -30,8 +30,8 @@ _SIDE = 8192  # of the matrices
 _COPIED = 1 << 30  # bytes
 
 
-def cuda_bench(model: Model, size: int, stack: ExitStack) -> Bench:
-    """Everything on the GPU; the engines are closed with `stack`."""
+def cuda_bench(model: Model, size: int, stack: ExitStack, done: Callable[[str], None] = lambda _name: None) -> Bench:
+    """Everything on the GPU; the engines are closed with `stack`. `done` hears what is ready."""
     bench, device = Bench(), torch.device("cuda")
     pictures = np.tile(golden_frames(size, size), (BATCHES[-1] // 2, 1, 1, 1))
     for precision, dtype in _TYPES.items():
@@ -48,6 +48,7 @@ def cuda_bench(model: Model, size: int, stack: ExitStack) -> Bench:
             loop()
             plain = bench.add(f"{precision} ×{batch} bare", batch, loop)
             bench.runs.append(Run(precision, batch, engine.key, case, plain, "PyTorch"))
+            done(f"preparing {precision} ×{batch}")
         left, right = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
         product = by_events(partial(torch.matmul, left, right))
         product()

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.errors import InputError, RecipeError, StorageError
 from pipeline.storage import replacing
@@ -44,11 +45,12 @@ class State:
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """average ← decay · average + (1 - decay) · weights, and the same for batch statistics."""
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        values = self.network.state_dict()
+        moving = [name for name, value in values.items() if value.is_floating_point()]
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update([self.average[name] for name in moving], [values[name] for name in moving], self.step)
+        for name in values.keys() - set(moving):
+            self.average[name].copy_(values[name])
 
 
 def save_checkpoint(state: State, path: Path, identity: Mapping[str, Any]) -> None:
@@ -86,7 +88,10 @@ def load_checkpoint(state: State, path: Path, identity: Mapping[str, Any]) -> No
             state.average[name].copy_(value)
         for name, parameter in state.network.named_parameters():
             slots = _under(tensors, f"optimizer.{name}.")
-            state.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in slots.items()}
+            device = parameter.device if state.optimizer.defaults["fused"] else torch.device("cpu")
+            state.optimizer.state[parameter] = {
+                k: v.to(device) if k == "step" else v.to(parameter) for k, v in slots.items()
+            }
         for name in _COUNTERS:
             setattr(state, name, type(getattr(state, name))(metadata[name]))
     except (KeyError, RuntimeError, ValueError) as e:

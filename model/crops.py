@@ -66,10 +66,11 @@ class DevicePhotos:
         (N, size, size, 3) uint8 on the device.
         """
         boxes = random_boxes(self._photos.sizes[indices], rng)
-        rows, row_weights = self._taps(boxes.side, boxes.y, size, np.zeros(len(indices), bool))
-        columns, column_weights = self._taps(boxes.side, boxes.x, size, boxes.flip)
-        width = self._on_device(self._photos.sizes[indices, 1])[:, None, None]
-        start = self._on_device(self._photos.offsets[indices])[:, None, None]
+        count = max(2, int(np.ceil(boxes.side.max() / size)) + 1)
+        widths, starts = self._photos.sizes[indices, 1], self._photos.offsets[indices]
+        side, y, x, flip, width, start = self._on_device(boxes.side, boxes.y, boxes.x, boxes.flip, widths, starts)
+        rows, row_weights = _taps(side, y, torch.zeros_like(flip), size, count)
+        columns, column_weights = _taps(side, x, flip, size, count)
         found = torch.zeros(len(indices), size, size, 3, device=self._device)
         for row, row_weight in zip(rows.unbind(2), row_weights.unbind(2), strict=True):
             line = torch.zeros_like(found)
@@ -80,24 +81,26 @@ class DevicePhotos:
             found += row_weight[:, :, None, None] * line
         return found.round().clamp(0, 255).to(torch.uint8)
 
-    def _taps(
-        self, side: NDArray[np.int64], first: NDArray[np.int64], size: int, flip: NDArray[np.bool_]
-    ) -> tuple[Tensor, Tensor]:
-        """Which source pixels make each of `size` output pixels, and how much: (N, size, K) each.
+    def _on_device(self, *values: NDArray[np.int64] | NDArray[np.bool_]) -> tuple[Tensor, ...]:
+        """Each (N,) as (N, 1, 1) int64; in one transfer, which waits for nothing that the device has still to do."""
+        table = torch.from_numpy(np.stack(values).astype(np.int64))
+        if self._device.type == "cuda":
+            table = table.pin_memory()
+        return table.to(self._device, non_blocking=True)[:, :, None, None].unbind()
 
-        Area averages where the crop shrinks, linear interpolation where it grows, as OpenCV's.
-        """
-        sides = self._on_device(side).double()[:, None, None]
-        out = torch.arange(size, device=self._device)[None, :, None]
-        out = torch.where(self._on_device(flip)[:, None, None], size - 1 - out, out)
-        scale = sides / size
-        low, middle = out * scale, (out + 0.5) * scale - 0.5
-        count = int(np.ceil(side.max() / size)) + 1
-        taps = torch.where(scale > 1, low, middle).floor() + torch.arange(max(2, count), device=self._device)
-        overlap = (torch.minimum(low + scale, taps + 1) - torch.maximum(low, taps)).clamp_min(0) / scale
-        weights = torch.where(scale > 1, overlap, (1 - (taps - middle).abs()).clamp_min(0))
-        inside = torch.minimum(taps.clamp_min(0), sides - 1).long()
-        return inside + self._on_device(first)[:, None, None], weights.float()
 
-    def _on_device(self, values: NDArray[np.int64] | NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(values).to(self._device)
+def _taps(side: Tensor, first: Tensor, flip: Tensor, size: int, count: int) -> tuple[Tensor, Tensor]:
+    """Which `count` source pixels make each of `size` output pixels, and how much: (N, size, count) each.
+
+    Area averages where the crop shrinks, linear interpolation where it grows, as OpenCV's.
+    """
+    sides = side.double()
+    out = torch.arange(size, device=side.device)[None, :, None]
+    out = torch.where(flip > 0, size - 1 - out, out)
+    scale = sides / size
+    low, middle = out * scale, (out + 0.5) * scale - 0.5
+    taps = torch.where(scale > 1, low, middle).floor() + torch.arange(count, device=side.device)
+    overlap = (torch.minimum(low + scale, taps + 1) - torch.maximum(low, taps)).clamp_min(0) / scale
+    weights = torch.where(scale > 1, overlap, (1 - (taps - middle).abs()).clamp_min(0))
+    inside = torch.minimum(taps.clamp_min(0), sides - 1).long()
+    return inside + first, weights.float()

@@ -70,7 +70,7 @@ def linear_light(rgb: Tensor) -> Tensor:
 
 def lab(linear: Tensor) -> tuple[Tensor, Tensor]:
     """(N, 3, h, w) linear sRGB to L* (N, 1, h, w) in 0..100 and ab (N, 2, h, w); as pipeline.color, on a batch."""
-    matrix = torch.tensor(RGB_TO_XYZ / WHITE_D65[:, None], dtype=linear.dtype, device=linear.device)
+    matrix = torch.tensor(RGB_TO_XYZ / WHITE_D65[:, None], dtype=linear.dtype).to(linear.device, non_blocking=True)
     x, y, z = torch.chunk(lab_f(F.conv2d(linear, matrix[:, :, None, None])), 3, dim=1)
     return 116 * y - 16, torch.cat([500 * (x - y), 200 * (y - z)], dim=1)
 

@@ -159,7 +159,8 @@ def fresh_state(task: Task, base: Model | None) -> State:
     kernels = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, training.learning_rate, betas=(training.betas[0], training.betas[1]))
+    betas, on_gpu = (training.betas[0], training.betas[1]), task.device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, training.learning_rate, betas, fused=on_gpu)
     return State(network, {name: t.clone() for name, t in network.state_dict().items()}, optimizer)
 
 

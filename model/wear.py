@@ -63,7 +63,7 @@ class _Dice:
 
     def across(self) -> tuple[Tensor, Tensor]:
         """Where a pixel is, down (h, 1) and across (w), in -1..1."""
-        down, across = (torch.linspace(-1, 1, n).to(self.like) for n in self.like.shape[2:])
+        down, across = (torch.linspace(-1, 1, n).to(self.like, non_blocking=True) for n in self.like.shape[2:])
         return down[:, None], across
 
 
@@ -106,8 +106,8 @@ def _jpeg(x: Tensor, coarseness: Tensor) -> Tensor:
     coarseness: factor (N, 1, 1, 1) on the table; 1 is quality 50, 5 quality 10.
     """
     n, _, h, w = x.shape
-    table = torch.tensor(_LUMA_TABLE).to(x) / 255 * coarseness[..., None, None]
-    cosine = _cosine_transform().to(x)
+    table = torch.tensor(_LUMA_TABLE).to(x, non_blocking=True) / 255 * coarseness[..., None, None]
+    cosine = _cosine_transform().to(x, non_blocking=True)
     blocks = x.reshape(n, h // 8, 8, w // 8, 8).transpose(2, 3)
     rounded = torch.round(cosine @ (blocks - _MIDDLE) @ cosine.T / table[:, 0]) * table[:, 0]
     return (cosine.T @ rounded @ cosine + _MIDDLE).transpose(2, 3).reshape(x.shape)
