@@ -35,7 +35,7 @@ _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text fil
 _REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"}
 _LISTS = (b"ffconcat", b"#EXTM3U", b"# VobSub", b"<MPD", b"<AssetMap", b"<CompositionPlaylist")  # how theirs begin
 _IO_ERRORS = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETDOWN, errno.ENODEV)
-_ANALYZED = 24 * 3600 * 10**6  # microseconds; how far is then a matter of bytes alone
+_ANALYZED = 1 << 62  # microseconds; how far is then a matter of bytes alone, also where timestamps jump
 _HEAD = 512  # bytes that tell what a file is that cannot be opened
 _PRINTED = re.compile(r"^  Stream #0:(\d+)\S*: (\w+): (\w+)", re.MULTILINE)  # as av_dump_format has streams
 _FRUITLESS = 16  # read errors in a row after which a file is given up
@@ -63,7 +63,9 @@ def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -
 
 def open_whole(source: Source) -> contextlib.AbstractContextManager[InputContainer]:
     """As `open_media`, with all streams that are to be copied, also those that begin late."""
-    further = {"probesize": str(source.looked_at), "analyzeduration": str(_ANALYZED)} if source.looked_at else {}
+    if not source.looked_at:
+        return open_media(source)
+    further = {"probesize": str(source.looked_at), "analyzeduration": str(_ANALYZED), "scan_all_pmts": "1"}
     return open_media(source, None, **further)
 
 
@@ -180,29 +182,40 @@ def unusable_streams(source: Source, streams: Sequence[Any]) -> dict[int, str]:
     No muxer takes one of which nothing but the codec is known. Such streams are announced and never come, as in cut
     broadcasts; or begin late, where damage is taken for their beginning. `streams`: those known without a further look.
     """
-    if not source.looked_at and not any(map(_is_unknown, streams)):
+    if not source.looked_at and not any(map(is_unknown, streams)):
         return {}
     with open_whole(source) as container:
         found: list[Any] = list(container.streams)
-        known, late = found[: len(streams)], found[len(streams) :]
-        unknown = {s.index: describe(s) for s in known if _is_unknown(s)}
-        untold = {
-            s.index: f"{describe(s)} begins in its middle and tells nothing of itself; it is left out"
-            for s in late
-            if _is_unknown(s) or (s.codec_context is None and s.type in ("audio", "video"))
+        unknown = [s for s in found[: len(streams)] if is_unknown(s)]
+        holding = giving_packets(container, {s.index for s in unknown})
+        untold = [s for s in unknown if s.type == "audio" and s.index in holding]
+        untold += [
+            s
+            for s in found[len(streams) :]
+            if is_unknown(s) or (s.codec_context is None and s.type in ("audio", "video"))
+        ]
+        words = {s.index: f"{describe(s)} holds nothing; it is left out" for s in unknown if s.index not in holding}
+        words |= {
+            s.index: f"{describe(s)} begins in its middle and tells nothing of itself; it is left out" for s in untold
         }
-        for stream in container.streams:
-            if stream.index not in unknown:
-                stream.discard = Discard.all
-        try:
-            for packet in container.demux() if unknown else ():
-                if packet.size:
-                    unknown.pop(packet.stream.index, None)
-                if not unknown:
-                    break
-        except (FFmpegError, IndexError):  # what is unreadable, planning counts
-            return untold
-    return untold | {index: f"{name} holds nothing; it is left out" for index, name in unknown.items()}
+    return words
+
+
+def giving_packets(container: InputContainer, indices: set[int]) -> set[int]:
+    """Which of these streams hold anything; reads the file, from where it stands, until that is known."""
+    missing = set(indices)
+    for stream in container.streams:
+        if stream.index not in indices:
+            stream.discard = Discard.all
+    try:
+        for packet in container.demux() if missing else ():
+            if packet.size:
+                missing.discard(packet.stream.index)
+            if not missing:
+                break
+    except (FFmpegError, IndexError):  # what is unreadable, planning counts
+        return indices
+    return indices - missing
 
 
 def late_streams(container: InputContainer) -> tuple[LateStream, ...]:
@@ -217,7 +230,8 @@ def late_streams(container: InputContainer) -> tuple[LateStream, ...]:
     return tuple(sorted(stream for stream in found if stream.index >= len(container.streams)))
 
 
-def _is_unknown(stream: Any) -> bool:
+def is_unknown(stream: Any) -> bool:
+    """Whether nothing but the codec is known of a sound or picture stream."""
     context = stream.codec_context
     return bool(
         context

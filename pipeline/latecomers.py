@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from pipeline.demux import LateStream, main_stream, open_whole
+from pipeline.demux import LateStream, giving_packets, is_unknown, main_stream, open_whole
 from pipeline.errors import InputError
 from pipeline.frames import Source
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 _LOOKED_AT = tuple(1 << 20 + bits for bits in (4, 6, 8))  # bytes at the beginning, which are held in memory meanwhile
 _UNKNOWN = "none"  # FFmpeg's codec of what is no stream at all, but damage that looks like the beginning of one
@@ -24,8 +29,9 @@ def seen_whole(source: Source, late: Sequence[LateStream]) -> tuple[Source, list
     for stream in late:
         if stream.kind == "video" and stream.codec != _UNKNOWN:
             raise in_parts(source, stream.codec)
-    source, missing = _looking_further(source, len(late)) if late else (source, 0)
-    unseen = late[len(late) - missing :]
+    wanted = len(late) + _untold_sounds(source)
+    source, streams = _looking_further(source, wanted) if wanted else (source, 0)
+    unseen = [stream for stream in late if stream.index >= streams]
     return source, [f"{stream.kind} ({stream.codec}) that begins in its middle is left out" for stream in unseen]
 
 
@@ -37,18 +43,31 @@ def in_parts(source: Source, codec: str) -> InputError:
     )
 
 
-def _looking_further(source: Source, late: int) -> tuple[Source, int]:
-    """(a source that finds more of the `late` streams, how many it does not find)."""
+def _untold_sounds(source: Source) -> int:
+    """How many sounds have been announced at the file's beginning, but come only behind what FFmpeg looked at."""
+    with open_whole(source) as container:
+        unknown = {stream.index for stream in container.streams.audio if is_unknown(stream)}
+        return len(giving_packets(container, unknown))
+
+
+def _looking_further(source: Source, wanted: int) -> tuple[Source, int]:
+    """(a source that finds more of the `wanted` streams, how many streams it finds in all)."""
     with open_whole(source) as container:
         main, known = main_stream(container, source).index, len(container.streams)
-    found = known
+        begun = told = _told(container, known)
+        streams = known
     for looked_at in _LOOKED_AT:
         wider = replace(source, looked_at=looked_at)
         with open_whole(wider) as container:
             if main_stream(container, source).index != main:
                 break
-            if len(container.streams) > found:
-                source, found = wider, len(container.streams)
-            if found - known >= late or looked_at >= container.size:
+            if _told(container, known) > told:
+                source, told, streams = wider, _told(container, known), len(container.streams)
+            if told - begun >= wanted or looked_at >= container.size:
                 break
-    return source, max(0, known + late - found)
+    return source, streams
+
+
+def _told(container: InputContainer, known: int) -> int:
+    """How many streams there are, without those of the first `known` of which nothing but the codec is."""
+    return len(container.streams) - sum(map(is_unknown, islice(container.streams, known)))

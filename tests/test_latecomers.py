@@ -29,9 +29,9 @@ EARLY, LATE = 250, 120  # pictures: FFmpeg looks at 7 seconds of the beginning, 
 
 
 def part(path: Path, first: int, frames: int, sound: bool = False) -> bytes:
-    """Pictures from the `first` on, in a program stream of their own, with or without sound."""
+    """Pictures from the `first` on, in a program or transport stream of their own, with or without sound."""
     video = replace(FILM, frames=frames, **LARGE)
-    with av.open(str(path), "w", format="vob") as out:
+    with av.open(str(path), "w", format="mpegts" if path.suffix == ".ts" else "vob") as out:
         stream = add_video(out, video)
         mp2: Any = out.add_stream("mp2", rate=48000, layout="mono") if sound else None
         packets = [packet for n in range(frames) for packet in encode(stream, video, n)] + stream.encode(None)
@@ -66,6 +66,37 @@ def test_sound_that_begins_late_goes_along(tmp_path: Path) -> None:
         assert [stream.type for stream in plain.streams] == ["video"], "FFmpeg sees it at once: the test is void"
     info = probe(Source(str(path)))
     assert [stream.codec for stream in other_streams(info.source)] == ["mp2"]
+    made = colorized(info, tmp_path / "a.seg")
+    assert sound_packets(made) == sound_packets(path) != []
+    proof = verify_reel(Source(str(path)), made)
+    assert (proof.problems, proof.streams) == ((), 2)
+
+
+def test_sound_of_a_later_program_map_goes_along(tmp_path: Path) -> None:
+    """FFmpeg takes the first map for all there is, once it has seen a picture and 100 kB."""
+    path = tmp_path / "a.ts"
+    spans = [(0, EARLY, False), (EARLY, 10, True), (EARLY + 10, LATE, False)]
+    path.write_bytes(b"".join(part(tmp_path / "part.ts", *span) for span in spans))
+    info = probe(Source(str(path)))
+    assert [stream.codec for stream in other_streams(info.source)] == ["mp2"]
+    made = colorized(info, tmp_path / "a.seg")
+    proof = verify_reel(Source(str(path)), made)
+    assert (proof.problems, proof.streams) == ((), 2)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".vob"])
+def test_sound_that_is_announced_and_comes_late_goes_along(tmp_path: Path, suffix: str) -> None:
+    """As of a tape that runs before its sound begins: FFmpeg knows of the stream, and no more of it."""
+    path = tmp_path / f"a{suffix}"
+    video = replace(FILM, frames=EARLY, **LARGE)
+    with av.open(str(path), "w") as out:
+        stream, mp2 = add_video(out, video), out.add_stream("mp2", rate=48000, layout="mono")
+        for n in range(EARLY):
+            out.mux(encode(stream, video, n))
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), "s16", "mono")
+        tone.sample_rate, tone.pts, tone.time_base = 48000, 1920 * EARLY, Fraction(1, 48000)
+        out.mux([*stream.encode(None), *mp2.encode(tone), *mp2.encode(None)])
+    info = probe(Source(str(path)))
     made = colorized(info, tmp_path / "a.seg")
     assert sound_packets(made) == sound_packets(path) != []
     proof = verify_reel(Source(str(path)), made)
