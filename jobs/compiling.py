@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import EngineError
 from pipeline.infer import NETWORK_MULTIPLE, network_size
 from pipeline.storage import write_bytes
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from model.engines.selftest import Verdict
     from model.outline import Outline
 
+Done = Callable[[str], None]
 _ASPECTS = (Fraction(4, 3), Fraction(16, 9))
 _CALIBRATION = 300  # pictures
 _UNSEEN = 100  # pictures that 8 bits are judged by
@@ -43,47 +43,36 @@ class Request:
     output: Path | None = None
 
 
-def compile_model(request: Request) -> dict[str, Any]:
-    """Compile and prove; raises EngineError where no precision passes, InputError for unfit photographs.
+def compile_model(request: Request, done: Done = lambda _name: None) -> dict[str, Any]:
+    """Compile and prove; `done` hears of each step in a few words.
 
-    Ranges whose graph does not pass are not kept, earlier ones are; not to write the output is an EngineError, too.
+    Ranges whose graph does not pass are neither kept nor written; earlier ones stay. Raises EngineError where no
+    precision passes, InputError for unfit photographs, StorageError where ranges that pass cannot be put down.
     """
-    from model.engines import check_choice
-    from model.engines.ranges import on_trial
-    from model.engines.selftest import check_on
+    from model.engines import check_choice, prove_engine
+    from model.engines.selftest import check_on, in_one_line
     from model.outline import outlined
 
     check_choice(request.device, request.precision)
     model = outlined(request.model)
-    if request.calibrate is None:
-        engine, verdicts = _proven(request, model)
-        with engine:
-            return _document(model, engine, verdicts)
-    ranges, unseen = _calibrated(model, request.calibrate)
-    with on_trial(model, ranges) as accept:
-        engine, verdicts = _proven(request, model)
-        with engine:
-            verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
-            document = _document(model, engine, verdicts)
-        if document["passed"]:
-            accept()
-        elif request.output is not None:
-            raise EngineError(f"{request.output}: not written: {_problem(verdicts)}")
-    if document["passed"] and request.output is not None:
-        write_bytes(request.output, ranges.to_json())
-    return document
-
-
-def _proven(request: Request, model: Outline) -> tuple[Engine, list[Verdict]]:
-    from model.engines import prove_engine
-
-    return prove_engine(
+    ranges, unseen = (None, None) if request.calibrate is None else _calibrated(model, request.calibrate, done)
+    engine, verdicts = prove_engine(
         model,
         temperature=request.temperature,
         device=request.device,  # type: ignore[arg-type]
         precision=request.precision,  # type: ignore[arg-type]
         sizes=request.sizes or default_sizes(),
+        ranges=ranges,
+        done=done,
     )
+    with engine:
+        if unseen is not None and not in_one_line(verdicts):
+            verdicts.append(check_on(engine, unseen, f"{len(unseen)} photographs held out of the calibration"))
+        problem = in_one_line(verdicts)
+        document = _document(model, engine, verdicts)
+    if ranges is not None:
+        document["ranges"] = _put_down(request, model, ranges, engine) if not problem else {"not_kept": problem}
+    return document
 
 
 def _document(model: Outline, engine: Engine, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -93,21 +82,34 @@ def _document(model: Outline, engine: Engine, verdicts: Sequence[Verdict]) -> di
         "engine": engine.key,
         "precision": engine.precision,
         "checks": [asdict(v) for v in verdicts],
-        "passed": not _problem(verdicts),
+        "passed": not any(v.problem for v in verdicts),
     }
 
 
-def _problem(verdicts: Sequence[Verdict]) -> str:
-    """The first one."""
-    return next((v.problem for v in verdicts if v.problem), "")
+def _put_down(request: Request, model: Outline, ranges: Ranges, engine: Engine) -> dict[str, Any]:
+    """Keep ranges that have passed, and write them where they are wanted; one is done though the other fails."""
+    from model.engines.openvino import OpenVINOEngine
+    from model.engines.ranges import keep_ranges
+
+    if isinstance(engine, OpenVINOEngine):  # which was tested at every size of picture
+        ranges = replace(ranges, coldest=engine.temperature)
+    try:
+        keep_ranges(model, ranges)
+    finally:
+        if request.output is not None:
+            write_bytes(request.output, ranges.to_json())
+    return {"coldest": ranges.coldest}
 
 
-def _calibrated(model: Outline, photographs: str) -> tuple[Ranges, NDArray[np.float32]]:
+def _calibrated(model: Outline, photographs: str, done: Done) -> tuple[Ranges, NDArray[np.float32]]:
     """Ranges, and pictures to judge by."""
     from model.engines.ranges import measured
 
     seen, unseen = calibration_pictures(photographs)
-    return measured(model, seen), unseen
+    done(f"reading {len(seen) + len(unseen)} photographs")
+    ranges = measured(model, seen)
+    done(f"measuring on {len(seen)} photographs")
+    return ranges, unseen
 
 
 def default_sizes() -> list[tuple[int, int]]:
@@ -166,4 +168,14 @@ def in_words(d: dict[str, Any]) -> str:
                 f"at most {v['largest']:.2f}"
             )
         lines.append(f"  {size} {v['precision']}, {v['pictures']}: {found}")
+    if "ranges" in d:
+        lines.append(_of_ranges(d["ranges"]))
     return "\n".join(lines)
+
+
+def _of_ranges(ranges: dict[str, Any]) -> str:
+    if "not_kept" in ranges:
+        return f"  NOT CALIBRATED, these ranges are not used: {ranges['not_kept']}"
+    if ranges["coldest"] is None:
+        return "  calibrated for --precision int8"
+    return f"  calibrated: from now on this machine's CPU uses INT8 for it, from T = {ranges['coldest']:g} on"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -73,7 +72,8 @@ def compile_command(
 
     Otherwise the first run does so: on a GPU with TensorRT that takes minutes for each shape. Golden frames are
     coloured and compared with PyTorch in float32; a precision that fails gives way to the next of int8, fp16, bf16,
-    fp32, fp8 to fp16.
+    fp32, fp8 to fp16. What --calibrate measures is used from then on only if it passes, on the CPU at every size that
+    pictures are computed at.
 
     \b
     Examples:
@@ -84,12 +84,13 @@ def compile_command(
     del debug
     from jobs.compiling import Request, compile_model, in_words
     from jobs.hearing import heard
+    from jobs.turns import turns
 
     if calibrate is not None and precision not in ("int8", "fp8"):
         raise click.UsageError("--calibrate is for 8 bits; give --precision int8, too")
     if output is not None and calibrate is None:
         raise click.UsageError("--output is for what --calibrate measures; give --calibrate, too")
-    with heard(partial(click.echo, err=True)):
-        document = compile_model(Request(model, device, precision, sizes, temperature, calibrate, output))
+    with turns("compiling") as told, heard(told.say):
+        document = compile_model(Request(model, device, precision, sizes, temperature, calibrate, output), told.done)
     echo(document if as_json else in_words(document))
-    ctx.exit(int(check and not document["passed"]))
+    ctx.exit(int((check or calibrate is not None) and not document["passed"]))

@@ -29,6 +29,6 @@ def turns(title: str) -> Iterator[Told]:
     """Yield what hears of each case that has had its turn."""
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     with console.status(title) as status:
         yield _Shown(title, console, status)

@@ -10,8 +10,9 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from model.precision import Precision
 from model.rounds import Case, timed
 from model.weights import Model, load_model
 from pipeline.errors import EngineError
+
+if TYPE_CHECKING:
+    from model.engines.ranges import Ranges
 
 BATCHES = (1, 8)  # pictures handed to the engine at a time, on the CPU
 _SIDE = 1536  # of the matrices
@@ -88,9 +92,9 @@ def cpu_bench(
     precisions: list[Precision] = ["fp32", "bf16", "int8"] if has_bf16() else ["fp32", "int8"]
     for precision in precisions:
         try:
-            subject = _for_int8(model, pictures[:2]) if precision == "int8" else model
-            engine = stack.enter_context(OpenVINOEngine(subject, model.temperature, threads, precision))
-            bare = _bare(subject, precision, size, threads)
+            ranges = _ranges(model, pictures[:2]) if precision == "int8" else None
+            engine = stack.enter_context(OpenVINOEngine(model, model.temperature, threads, precision, ranges))
+            bare = _bare(model, precision, size, threads, ranges)
         except EngineError as e:
             bench.left_out.append(f"{precision}: {e}")
             continue
@@ -116,30 +120,25 @@ def cpu_bench(
     return bench
 
 
-def _for_int8(model: Model, pictures: NDArray[np.float32]) -> Model:
-    """The model with ranges for 8 bits: its own, or some for timing alone, apart from those that colour."""
-    from model.engines.ranges import keep_ranges, measured, ranges_of
+def _ranges(model: Model, pictures: NDArray[np.float32]) -> Ranges:
+    """The model's own, or some for timing alone, which are not kept."""
+    from model.engines.ranges import find_ranges, measured
 
-    try:
-        ranges_of(model)
-    except EngineError:
-        digest = hashlib.sha256(f"{model.sha256}, quantised for timing".encode()).hexdigest()
-        model = replace(model, sha256=digest)
-        keep_ranges(model, measured(model, pictures))
-    return model
+    return find_ranges(model)[0] or measured(model, pictures)
 
 
-def _bare(model: Model, precision: Precision, size: int, threads: int) -> Callable[[NDArray[np.float32]], None]:
+def _bare(
+    model: Model, precision: Precision, size: int, threads: int, ranges: Ranges | None = None
+) -> Callable[[NDArray[np.float32]], None]:
     """A request of OpenVINO's for each thread, given pictures in turn, and nothing else."""
     from model.engines.eight_bits import eight_bit_graph
     from model.engines.openvino import cpu_settings
-    from model.engines.ranges import ranges_of
     from model.exported import cached_onnx
     from model.silent import openvino as ov
 
     core = ov.Core()
     onnx = cached_onnx(model)
-    graph = core.read_model(eight_bit_graph(onnx, ranges_of(model), "cpu") if precision == "int8" else onnx)
+    graph = core.read_model(onnx if ranges is None else eight_bit_graph(onnx, ranges, "cpu"))
     graph.reshape({"lightness": [1, 1, size, size]})
     compiled = core.compile_model(graph, "CPU", cpu_settings(precision, threads))
     requests = [compiled.create_infer_request() for _ in range(threads)]

@@ -31,16 +31,21 @@ class UnfitError(Exception):
 
 def keep(path: Path, header: Mapping[str, Any], payload: bytes) -> None:
     """Write a sealed file atomically; where that cannot be, say so and go on."""
-    text = json.dumps(header, sort_keys=True).encode()
-    body = len(text).to_bytes(_LENGTH, "little") + text + payload
     try:
-        write_bytes(path, _MAGIC + hashlib.sha256(body).digest() + body)
+        write_bytes(path, sealed(header, payload))
     except StorageError as e:
         _log.warning("%s; it is made anew next time", e)
 
 
+def sealed(header: Mapping[str, Any], payload: bytes) -> bytes:
+    """What is in a sealed file."""
+    text = json.dumps(header, sort_keys=True).encode()
+    body = len(text).to_bytes(_LENGTH, "little") + text + payload
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
 def unsealed(path: Path, header: Mapping[str, Any]) -> bytes:
-    """What is in a sealed file; raises FileNotFoundError, or UnfitError where it is damaged or of another header."""
+    """What was sealed in a file; raises FileNotFoundError, or UnfitError where it is damaged or of another header."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -35,12 +36,26 @@ class Colorizer(Protocol):
         ...
 
 
+_LONGEST = 4.0  # of a picture's sides to the other
+
+
 def network_size(width: int, height: int, sar: Fraction = Fraction(1), area: int = NETWORK_AREA) -> tuple[int, int]:
     """(h, w) of the network's input for a picture: its display aspect, about `area` pixels, multiples of 32.
 
     The aspect is held within 4:1, beyond which one side would shrink to a few cells.
     """
-    aspect = min(4.0, max(0.25, float(width * sar) / height))
+    aspect = min(_LONGEST, max(1 / _LONGEST, float(width * sar) / height))
     h = max(1, round(math.sqrt(area / aspect) / NETWORK_MULTIPLE)) * NETWORK_MULTIPLE
     w = max(1, round(math.sqrt(area * aspect) / NETWORK_MULTIPLE)) * NETWORK_MULTIPLE
     return h, w
+
+
+@cache
+def network_sizes() -> tuple[tuple[int, int], ...]:
+    """Every (h, w) that `network_size` has for pictures, those near the square first.
+
+    The size changes at aspects of ((2k + 1) / 12)² and their inverses, which nowhere lie closer than 0.01.
+    """
+    steps = range(1000, int(1000 * _LONGEST) + 1, 2)
+    found = {network_size(*sides) for long in steps for sides in ((long, 1000), (1000, long))}
+    return tuple(sorted(found, key=lambda size: (max(size) / min(size), size)))

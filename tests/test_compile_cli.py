@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from model.cache import cache_folder
 from model.engines import selftest
 from model.engines.golden import reference
 from model.engines.openvino import has_bf16
-from model.engines.torch import TorchEngine
 from model.weights import save_model
+from pipeline.errors import StorageError
+from pipeline.infer import network_sizes
 from pipeline.storage import sha256_file
 
 
@@ -114,7 +116,7 @@ def test_a_fallback_is_shown_and_fails_a_check(
     assert (document["precision"], document["passed"], document["checks"][1]["problem"]) == ("fp32", False, "")
 
 
-def test_int8_is_calibrated_on_photographs(
+def test_int8_is_calibrated_on_photographs_and_from_then_on_used_by_itself(
     package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(selftest.LIMITS, "int8", selftest.Limits(8, 40))  # for a network of random weights
@@ -122,30 +124,65 @@ def test_int8_is_calibrated_on_photographs(
     result = call(package, *making, "-o", tmp_path / "film.ranges.json")
     assert result.exit_code == 0, result.output
     assert "/int8-" in result.stdout
-    assert "64x96 int8, golden frames: " in result.stdout
+    for h, w in ((64, 96), *network_sizes()):
+        assert f"  {h}x{w} int8, golden frames: ΔE2000 from the reference " in result.stdout
     assert "160x160 int8, 1 photographs held out of the calibration: " in result.stdout
-    assert json.loads((tmp_path / "film.ranges.json").read_bytes())["weights"] == sha256_file(package)
-    again = call(package, "--device", "cpu", "--precision", "int8", "--shapes", "64x96")  # from the cache
+    assert "this machine's CPU uses INT8 for it, from T = 0.38 on" in result.stdout
+    written = json.loads((tmp_path / "film.ranges.json").read_bytes())
+    assert (written["weights"], written["coldest"]) == (sha256_file(package), 0.38)
+    again = call(package, "--device", "cpu", "--shapes", "64x96")
     assert again.stdout.splitlines()[0] == result.stdout.splitlines()[0]
+    assert len(again.stdout.splitlines()) == 2, "its other sizes are proven"
+    colder = json.loads(call(package, "--device", "cpu", "--temperature", "0.37", "--shapes", "64x96", "--json").stdout)
+    assert colder["precision"] != "int8"
 
 
 def kept_ranges() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in cache_folder().glob("*.ranges")}
 
 
+def failing_at(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    """Lets 8 bits pass everywhere else."""
+    usual = selftest._judged
+
+    def judged(engine: engines.Engine, held_against: Any, at: tuple[int, int], pictures: str) -> selftest.Verdict:
+        if engine.precision != "int8":
+            return usual(engine, held_against, at, pictures)
+        problem = "differs from the reference" if at == size else ""
+        return selftest.Verdict(engine.key, "int8", *at, 0.5, 2.0, 3.0, problem, pictures)
+
+    monkeypatch.setattr(selftest, "_judged", judged)
+
+
+@pytest.mark.parametrize("where", [(96, 384), (160, 160)], ids=["at a size not asked for", "on photographs"])
 def test_ranges_that_do_not_pass_are_neither_written_nor_kept(
-    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("model.engines.prove_engine", lambda model, **_: (TorchEngine(model, 0.4, 1), []))
-    unseen = selftest.Verdict("key", "int8", 160, 160, 2.0, 9.0, 20.0, "differs from the reference")
-    monkeypatch.setattr("model.engines.selftest.check_on", lambda *_: unseen)
-    arguments = ("--precision", "int8", "--calibrate", photographs, "-o", tmp_path / "film.ranges.json")
+    failing_at(monkeypatch, where)
+    arguments = ("--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
     before = kept_ranges()
-    result = call(package, *arguments)
+    result = call(package, *arguments, "-o", tmp_path / "film.ranges.json")
     assert result.exit_code == 1
-    assert "film.ranges.json: not written: differs from the reference" in " ".join(result.stderr.split())
+    assert f"  {where[0]}x{where[1]} int8, " in result.stdout
+    assert result.stdout.count("FAILED: differs from the reference") == 1
+    assert result.stdout.endswith("  NOT CALIBRATED, these ranges are not used: differs from the reference\n")
     assert not list(tmp_path.iterdir())
     assert kept_ranges() == before
+
+
+def test_ranges_that_cannot_be_kept_are_written_all_the_same(
+    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("cache: no space left")
+
+    failing_at(monkeypatch, (0, 0))
+    monkeypatch.setattr("model.engines.ranges.keep_ranges", full)
+    arguments = ("--device", "cpu", "--precision", "int8", "--calibrate", photographs, "--shapes", "64x96")
+    result = call(package, *arguments, "-o", tmp_path / "film.ranges.json")
+    assert result.exit_code == 1
+    assert "cache: no space left" in result.stderr
+    assert json.loads((tmp_path / "film.ranges.json").read_bytes())["weights"] == sha256_file(package)
 
 
 def test_what_no_engine_could_be_made_with_is_refused_before_ranges_are_measured(

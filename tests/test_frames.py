@@ -1,10 +1,11 @@
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pipeline.frames import FrameBatch, Segment
-from pipeline.infer import NETWORK_AREA, network_size
+from pipeline.infer import NETWORK_AREA, network_size, network_sizes
 
 
 def test_segments_are_half_open() -> None:
@@ -33,3 +34,10 @@ def test_network_size_is_in_multiples_of_32_near_the_area(width: int, height: in
     assert 0.75 < h * w / NETWORK_AREA < 1.33
     shown = min(4.0, max(0.25, float(width * sar / height)))
     assert abs(w / h - shown) / shown < 0.3
+
+
+def test_all_network_sizes_are_known() -> None:
+    edges = sorted({((2 * k + 1) / 12) ** sign for k in range(13) for sign in (2, -2)})  # where rounding turns
+    between = [(low * high) ** 0.5 for low, high in itertools.pairwise(edges)]
+    assert set(network_sizes()) == {network_size(round(aspect * 10**6), 10**6) for aspect in between}
+    assert network_sizes()[0] == network_size(1, 1)

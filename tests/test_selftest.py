@@ -161,6 +161,31 @@ def test_one_size_that_fails_is_enough(model: Model) -> None:
         open_proven(make, ["fp16"], [(64, 64), (64, 96)])
 
 
+def test_further_sizes_are_for_one_precision_and_are_proven_with_the_others(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow_only(ab: np.ndarray) -> np.ndarray:
+        return ab if ab.shape[3] < 20 else 2 * ab
+
+    make, _ = opener(model, {"int8": narrow_only, "fp32": lambda ab: ab})
+    heard: list[str] = []
+    wide = {"int8": [(64, 64), (32, 96), (32, 128)]}
+    engine, verdicts = open_proven(make, ["int8", "fp32"], [(64, 64)], besides=wide, done=heard.append)
+    assert [(v.precision, v.width, v.problem == "") for v in verdicts] == [
+        ("int8", 64, True),
+        ("int8", 96, False),
+        ("int8", 128, False),
+        ("fp32", 64, True),
+    ]
+    assert heard[1] == "int8 at 32x96, 2 of 3,"
+    (note,) = engine.notes
+    assert "differs from the reference at 32x96 by" in note
+    assert note.endswith("than 1 and 6, and fails 1 more of 3 tests; fp32 is used instead")
+    engine, _ = open_proven(make, ["int8"], [(64, 64)], besides={"int8": [(32, 64)]})
+    monkeypatch.setattr(selftest, "check", lambda *_: pytest.fail("tested again"))
+    engine(golden_frames(32, 64))
+
+
 def test_each_size_is_tested_before_its_first_picture_and_only_once(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

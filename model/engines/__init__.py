@@ -13,13 +13,14 @@ from model.engines.base import Engine
 from model.engines.selftest import SIZE, Verdict, fallbacks, open_proven
 from model.precision import Precision
 from pipeline.errors import EngineError, OutOfMemoryError
+from pipeline.infer import network_sizes
 
 if TYPE_CHECKING:
+    from model.engines.ranges import Ranges
     from model.outline import Subject
 
 EngineName = Literal["auto", "openvino", "torch", "tensorrt"]
 Device = Literal["auto", "cpu", "cuda"]
-_INT8_FROM = 0.2  # temperature; when it is colder, colours hang on less than 8 bits, at some sizes and not at others
 _log = logging.getLogger(__name__)
 
 
@@ -45,24 +46,27 @@ def prove_engine(
     device: Device = "auto",
     precision: Precision | Literal["auto"] = "auto",
     sizes: Sequence[tuple[int, int]] = (SIZE,),
+    ranges: Ranges | None = None,
+    done: Callable[[str], None] = lambda _name: None,
 ) -> tuple[Engine, list[Verdict]]:
     """An engine that has passed the self-test at all sizes (h, w), and what the test found, also of what it rejected.
 
     engine `auto`: on a GPU TensorRT where it is installed, else PyTorch, else as on the CPU: OpenVINO. `torch` without
     a device is the reference, float32 on the CPU, which is held against nothing.
     device `auto`: the GPU where PyTorch finds one, for int8 and fp8 where TensorRT is installed, too. precision `auto`:
-    on the CPU int8 where the model has ranges for it and T is 0.2 or more, else bf16 where there are instructions for
-    it, else fp32; on the GPU fp16. A precision that fails the self-test gives way to the next of int8, fp16, bf16,
-    fp32, fp8 to fp16, which is logged and kept in the engine's notes.
+    on the CPU int8 where the model has ranges for it that have passed at every size of picture, at this T or a colder
+    one, else bf16 where there are instructions for it, else fp32; on the GPU fp16. Where int8 is asked for and they
+    have not, all sizes of picture are tested here. A precision that fails the self-test gives way to the next of int8,
+    fp16, bf16, fp32, fp8 to fp16, which is logged and kept in the engine's notes, as is what ails a file of ranges.
     temperature: of the annealed mean; None takes the model's own. threads: how many pictures are computed at a time on
-    the CPU, one thread each.
+    the CPU, one thread each. ranges: in place of those that the model has. `done` hears of each test in a few words.
     Raises EngineError where the engine cannot be made, or disagrees with the reference in every precision.
     """
     temperature = model.temperature if temperature is None else temperature
     if threads < 1:
         raise EngineError(f"expected at least one thread, got {threads}")
     *others, last = _kinds(engine, device, precision)
-    wish = _Wish(model, temperature, threads, precision, sizes)
+    wish = _Wish(model, temperature, threads, precision, sizes, ranges, done)
     failed: list[str] = []
     for kind in others:
         try:
@@ -89,10 +93,25 @@ class _Wish:
     threads: int
     precision: Precision | Literal["auto"]
     sizes: Sequence[tuple[int, int]]
+    ranges: Ranges | None
+    done: Callable[[str], None]
 
     def at(self, usual: Precision) -> Precision:
         """The precision that is asked for, else the usual one."""
         return usual if self.precision == "auto" else self.precision
+
+    def known_ranges(self) -> tuple[Ranges | None, tuple[str, ...]]:
+        """What 8 bits would be made of, and notes; raises EngineError where 8 bits are asked for and cannot be made."""
+        from model.engines.ranges import find_ranges, ranges_of
+
+        if self.ranges is not None:
+            return self.ranges, ()
+        ranges, wrong = find_ranges(self.model)
+        if ranges is None and self.precision != "auto":
+            ranges_of(self.model)
+        for line in wrong:
+            _log.warning(line)
+        return ranges, wrong
 
 
 _Proven = tuple[Engine, list[Verdict]]
@@ -151,15 +170,18 @@ def _reference(wish: _Wish) -> _Proven:
 
 def _openvino(wish: _Wish) -> _Proven:
     from model.engines.openvino import OpenVINOEngine, has_bf16
-    from model.engines.ranges import has_ranges
+
+    ranges, notes = wish.known_ranges() if wish.precision in ("auto", "int8") else (None, ())
 
     def make(precision: Precision) -> Engine:
-        return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision)
+        return OpenVINOEngine(wish.model, wish.temperature, wish.threads, precision, ranges)
 
-    coarse = wish.temperature >= _INT8_FROM and has_ranges(wish.model)
-    known: dict[Precision, bool] = {"int8": coarse, "bf16": has_bf16(), "fp32": True}
+    proven = ranges is not None and ranges.coldest is not None and ranges.coldest <= wish.temperature
+    known: dict[Precision, bool] = {"int8": proven, "bf16": has_bf16(), "fp32": True}
     offered = [precision for precision, is_there in known.items() if is_there]  # the fastest first
-    return open_proven(make, fallbacks(wish.at(offered[0]), offered), wish.sizes)
+    besides: dict[Precision, Sequence[tuple[int, int]]] = {} if proven else {"int8": network_sizes()}
+    chain = fallbacks(wish.at(offered[0]), offered)
+    return _noted(open_proven(make, chain, wish.sizes, besides=besides, done=wish.done), notes)
 
 
 def _tensorrt(wish: _Wish) -> _Proven:
@@ -167,10 +189,13 @@ def _tensorrt(wish: _Wish) -> _Proven:
         raise EngineError("TensorRT is not installed; pip install tensorrt, or choose the engine torch")
     from model.engines.tensorrt import TensorRTEngine
 
-    def make(precision: Precision) -> Engine:
-        return TensorRTEngine(wish.model, wish.temperature, precision)
+    ranges, notes = wish.known_ranges() if wish.precision in ("int8", "fp8") else (None, ())
 
-    return open_proven(make, fallbacks(wish.at("fp16"), ["fp16", "bf16", "fp32"]), wish.sizes)
+    def make(precision: Precision) -> Engine:
+        return TensorRTEngine(wish.model, wish.temperature, precision, ranges=ranges)
+
+    chain = fallbacks(wish.at("fp16"), ["fp16", "bf16", "fp32"])
+    return _noted(open_proven(make, chain, wish.sizes, done=wish.done), notes)
 
 
 def _cuda(wish: _Wish) -> _Proven:
@@ -181,7 +206,7 @@ def _cuda(wish: _Wish) -> _Proven:
         assert precision != "fp8"
         return CudaEngine(wish.model, wish.temperature, precision)
 
-    return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes)
+    return open_proven(make, fallbacks(wish.at("fp16"), ["bf16", "fp32"]), wish.sizes, done=wish.done)
 
 
 def _has_gpu() -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model.cache import cache_folder
 from model.engines.base import Engine, engine_error, short
-from model.engines.ranges import ranges_of
+from model.engines.ranges import Ranges, ranges_of
 from model.exported import cached_onnx
 from model.precision import Precision
 from model.sealed import UnfitError, keep, unsealed
@@ -41,7 +41,15 @@ class OpenVINOEngine(Engine):
     so that neither the batch nor the number of threads reaches the arithmetic. What is compiled is kept on disk.
     """
 
-    def __init__(self, model: Subject, temperature: float, threads: int, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        model: Subject,
+        temperature: float,
+        threads: int,
+        precision: Precision = "fp32",
+        ranges: Ranges | None = None,
+    ) -> None:
+        """ranges: for int8, in place of those that the model has."""
         super().__init__(model, temperature, precision=precision)
         self._threads = threads
         self._core = ov.Core()
@@ -53,7 +61,7 @@ class OpenVINOEngine(Engine):
             raise EngineError("this machine's CPU has no bfloat16 instructions; choose fp32")
         self._graph = cached_onnx(model)
         self._sha256 = hashlib.sha256(self._graph).hexdigest()
-        self._ranges = ranges_of(model) if precision == "int8" else None
+        self._ranges = (ranges or ranges_of(model)) if precision == "int8" else None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._requests: OrderedDict[tuple[int, int], queue.SimpleQueue[Any]] = OrderedDict()

@@ -6,13 +6,9 @@ default are shipped; those measured here are in the cache, and come first.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +17,10 @@ from numpy.typing import NDArray
 
 from model.cache import cache_folder
 from model.registry import PRETRAINED
-from model.sealed import UnfitError, keep, unsealed
-from pipeline.errors import EngineError
-from pipeline.storage import write_bytes
+from model.registry import SUFFIX as PACKAGE
+from model.sealed import UnfitError, sealed, unsealed
+from pipeline.errors import EngineError, InputError
+from pipeline.storage import sha256_file, write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -34,25 +31,37 @@ SUFFIX = ".ranges.json"
 _OUTLIERS = 1e-4  # of values lie outside, on either side: NVIDIA's calibrators have the same share
 _BATCH = 10  # pictures that the share is of
 _GRAPHS = 1  # raised when other graphs are made of the same ranges
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """`of`: (least, greatest) by the name of the convolution's module; least ≤ 0 ≤ greatest."""
+    """`of`: (least, greatest) by the name of the convolution's module; least ≤ 0 ≤ greatest.
+
+    coldest: the temperature at which the CPU has passed with them at every size of picture; hotter ones are easier.
+    None: it has not been tried.
+    """
 
     weights: str  # SHA-256 of the model package
     of: dict[str, tuple[float, float]]
+    coldest: float | None = None
 
     def to_json(self) -> bytes:
         """What is shipped, and kept."""
-        lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(pair)}" for name, pair in self.of.items())
-        return f'{{"weights": "{self.weights}", "ranges": {{\n  {lines}\n}}}}\n'.encode()
+        return self._text(f'"check": "{self.check}", "coldest": {json.dumps(self.coldest)}, ').encode()
+
+    @property
+    def check(self) -> str:
+        """Eight digits that stand for these ranges, by which a file is found to be unchanged."""
+        return _digits(self._text())
 
     @property
     def digest(self) -> str:
         """Eight digits that stand for these ranges, and how graphs are made of them, in engine keys."""
-        return hashlib.sha256(b"%d " % _GRAPHS + self.to_json()).hexdigest()[:8]
+        return _digits(f"{_GRAPHS} {self._text()}")
+
+    def _text(self, more: str = "") -> str:
+        lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(pair)}" for name, pair in self.of.items())
+        return f'{{"weights": "{self.weights}", {more}"ranges": {{\n  {lines}\n}}}}\n'
 
 
 def measured(model: Subject, pictures: NDArray[np.float32]) -> Ranges:
@@ -86,70 +95,80 @@ def measured(model: Subject, pictures: NDArray[np.float32]) -> Ranges:
     return Ranges(model.sha256, {name: (_short(least), _short(most)) for name, (least, most) in found.items()})
 
 
-def ranges_of(model: Subject) -> Ranges:
-    """Those measured here, else those shipped.
-
-    Raises EngineError where there are none, or those shipped are damaged or of other weights.
-    """
-    path = _path(model)
-    with contextlib.suppress(FileNotFoundError):
+def find_ranges(model: Subject) -> tuple[Ranges | None, tuple[str, ...]]:
+    """Those measured here, else those shipped, else None; and a line on each file that is left aside as unfit."""
+    wrong = []
+    found = None
+    for path, read in ((_path(model), _kept), (PRETRAINED / f"{model.name}{SUFFIX}", _shipped)):
         try:
-            return _read(unsealed(path, _header(model)))
+            found = read(path, model)
+            break
+        except FileNotFoundError:
+            pass
         except UnfitError as e:
-            _log.warning("%s: %s; it is left aside", path, e)
-    return _shipped(model, PRETRAINED)
+            if read is _kept or _is_shipped(model):  # else they are of a model that is called the same
+                wrong.append(f"{path}: {e}")
+    instead = "those shipped are used instead" if found else "INT8 is not used"
+    return found, tuple(f"{line}; {instead}; {_remedy(model)}" for line in wrong)
 
 
-def has_ranges(model: Subject) -> bool:
-    """Whether there are any that fit."""
-    try:
-        ranges_of(model)
-    except EngineError as e:
-        _log.debug("%s", e)
-        return False
-    return True
-
-
-def keep_ranges(model: Subject, ranges: Ranges) -> None:
-    """Put ranges into the cache, in place of earlier ones."""
-    keep(_path(model), _header(model), ranges.to_json())
-
-
-@contextlib.contextmanager
-def on_trial(model: Subject, ranges: Ranges) -> Iterator[Callable[[], object]]:
-    """`ranges` count inside; afterwards only if what is given was called, else what was kept before."""
-    path = _path(model)
-    restore: Callable[[], object] = partial(path.unlink, missing_ok=True)
-    if path.exists():
-        restore = partial(write_bytes, path, path.read_bytes())
-    with contextlib.ExitStack() as undo:
-        undo.callback(restore)
-        keep_ranges(model, ranges)
-        yield undo.pop_all
-
-
-def _shipped(model: Subject, folder: Path) -> Ranges:
-    """The ranges shipped for a model of this name, if they are of these weights."""
-    remedy = f"make them with reelcolor compile {model.name} --precision int8 --calibrate PHOTOGRAPHS"
-    path = folder / f"{model.name}{SUFFIX}"
-    try:
-        ranges = _read(path.read_bytes())
-    except FileNotFoundError as e:
-        raise EngineError(f"{model.name}: no ranges for 8 bits on this machine; {remedy}") from e
-    except OSError as e:
-        raise EngineError(f"{path}: cannot be read; {remedy}") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise EngineError(f"{path}: is damaged; {remedy}") from e
-    if ranges.weights != model.sha256:
-        raise EngineError(f"{path}: is of the weights {ranges.weights[:12]}, not of {model.sha256[:12]}; {remedy}")
+def ranges_of(model: Subject) -> Ranges:
+    """Those of `find_ranges`; raises EngineError, with what is wrong, where there are none."""
+    ranges, wrong = find_ranges(model)
+    if ranges is None:
+        raise EngineError("; ".join(wrong) or f"{model.name}: no ranges for 8 bits on this machine; {_remedy(model)}")
     return ranges
 
 
+def keep_ranges(model: Subject, ranges: Ranges) -> None:
+    """Put ranges into the cache, in place of earlier ones; raises StorageError where that cannot be written."""
+    write_bytes(_path(model), sealed(_header(model), ranges.to_json()))
+
+
+def _kept(path: Path, model: Subject) -> Ranges:
+    return _read(unsealed(path, _header(model)))
+
+
+def _shipped(path: Path, model: Subject) -> Ranges:
+    try:
+        ranges = _read(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        raise UnfitError(f"cannot be read ({e.strerror})") from e
+    if ranges.weights != model.sha256:
+        raise UnfitError(f"is of the weights {ranges.weights[:12]}, not of {model.sha256[:12]}")
+    return ranges
+
+
+def _is_shipped(model: Subject) -> bool:
+    try:
+        return sha256_file(PRETRAINED / f"{model.name}{PACKAGE}") == model.sha256
+    except InputError:
+        return False
+
+
+def _remedy(model: Subject) -> str:
+    name = model.name if _is_shipped(model) else f"{model.name}{PACKAGE}"
+    return f"to have ranges: reelcolor compile {name} --precision int8 --calibrate PHOTOGRAPHS"
+
+
 def _read(data: bytes) -> Ranges:
-    read = json.loads(data)
-    return Ranges(
-        str(read["weights"]), {name: (float(low), float(high)) for name, (low, high) in read["ranges"].items()}
-    )
+    """Raises UnfitError for what `to_json` has not written."""
+    try:
+        read = json.loads(data)
+        coldest = read.get("coldest")
+        of = {name: (float(low), float(high)) for name, (low, high) in read["ranges"].items()}
+        ranges = Ranges(str(read["weights"]), of, None if coldest is None else float(coldest))
+        if read["check"] != ranges.check:
+            raise UnfitError("was changed")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UnfitError("is damaged") from e
+    return ranges
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _short(value: float) -> float:
@@ -162,4 +181,4 @@ def _path(model: Subject) -> Path:
 
 
 def _header(model: Subject) -> dict[str, Any]:
-    return {"weights": model.sha256, "form": "ranges"}
+    return {"weights": model.sha256, "form": "ranges/2"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -101,10 +101,16 @@ def _judged(engine: Engine, held_against: Callable[[], Golden], size: tuple[int,
 
 
 def open_proven(
-    make: Callable[[Precision], Engine], chain: Sequence[Precision], sizes: Sequence[tuple[int, int]] = (SIZE,)
+    make: Callable[[Precision], Engine],
+    chain: Sequence[Precision],
+    sizes: Sequence[tuple[int, int]] = (SIZE,),
+    *,
+    besides: Mapping[Precision, Sequence[tuple[int, int]]] | None = None,
+    done: Callable[[str], None] = lambda _name: None,
 ) -> tuple[Engine, list[Verdict]]:
     """The engine at the first precision of `chain` that passes the self-test at all sizes (h, w).
 
+    besides: further sizes for a precision that is not known to pass there. `done` hears of each test in a few words.
     And all verdicts, those on precisions that failed first. A fallback is logged in one line, which is kept in the
     engine's notes; its key names the precision. At any other size the engine is tested before its first picture, where
     it is too late to fall back. Raises EngineError where no precision passes, and what `make` raises.
@@ -113,22 +119,33 @@ def open_proven(
     failed: list[str] = []
     for current, following in zip(chain, [*chain[1:], None], strict=True):
         engine = make(current)
+        tested = list(dict.fromkeys([*sizes, *(besides or {}).get(current, ())]))
+        found = []
         try:
-            found = [check(engine, *size) for size in sizes]
+            for n, size in enumerate(tested, 1):
+                found.append(check(engine, *size))
+                done(f"{current} at {size[0]}x{size[1]}, {n} of {len(tested)},")
         except BaseException:
             engine.close()
             raise
         verdicts += found
-        problem = next((v.problem for v in found if v.problem), "")
+        problem = in_one_line(found)
         if not problem:
             engine.notes = tuple(failed)
-            engine.prove = _Proof(engine, sizes)
+            engine.prove = _Proof(engine, tested)
             return engine, verdicts
         engine.close()
         if following:
             failed.append(f"{problem}; {following} is used instead")
             _log.warning(failed[-1])
     raise EngineError(problem)
+
+
+def in_one_line(verdicts: Sequence[Verdict]) -> str:
+    """The first problem, and how many there are; empty where all passed."""
+    problems = [v.problem for v in verdicts if v.problem]
+    others = f", and fails {len(problems) - 1} more of {len(verdicts)} tests" if len(problems) > 1 else ""
+    return problems[0] + others if problems else ""
 
 
 class _Proof:

@@ -81,13 +81,20 @@ class TensorRTEngine(LaneEngine):
     """Plans are compiled for each picture size on first use, which takes minutes, or ahead by `reelcolor compile`."""
 
     def __init__(
-        self, model: Subject, temperature: float, precision: Precision = "fp16", lanes: int = 2, batch: int = 16
+        self,
+        model: Subject,
+        temperature: float,
+        precision: Precision = "fp16",
+        lanes: int = 2,
+        batch: int = 16,
+        ranges: Ranges | None = None,
     ) -> None:
+        """ranges: for 8 bits, in place of those that the model has."""
         super().__init__(model, temperature, batch, precision, lanes)
         self._machine = this_machine()
         if precision == "fp8" and float(self._machine.capability) < _FP8:
             raise EngineError(f"{self._machine.gpu} has no FP8, which begins with Ada and Hopper; choose int8 or fp16")
-        self._ranges = ranges_of(model) if precision in ("int8", "fp8") else None
+        self._ranges = (ranges or ranges_of(model)) if precision in ("int8", "fp8") else None
         self._onnx = graph_for(model, precision, self._ranges)
         self._graph = hashlib.sha256(self._onnx).hexdigest()
         try:
