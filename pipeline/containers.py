@@ -184,7 +184,7 @@ def _times(info: StreamInfo) -> list[int]:
         return [info.start_pts + n * step for n in range(info.frames)]
     index = packet_index(info.source)
     timed = index.shown & (index.pts != NO_PTS)
-    moved, _ = one_timeline(index, info, timed)
+    moved = one_timeline(index, info, timed)
     least, times, late = least_ticks(info.fps, info.time_base), list[int](), False
     for pts in np.sort(moved).tolist():
         late = bool(times) and pts < times[-1] + (least if late else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -16,8 +16,9 @@ from av.stream import Discard
 
 from pipeline.demux import NO_PTS
 from pipeline.errors import StorageError
+from pipeline.frames import Timeline
 from pipeline.streams import codec_name, describe, rescale
-from pipeline.timing import ahead_ticks
+from pipeline.timing import Course, ahead_ticks
 from pipeline.wrapped_pcm import Unwrapper, plain_codec
 
 if TYPE_CHECKING:
@@ -75,22 +76,21 @@ def _has_adts_headers(stream: Any) -> bool:
 class _Clock:
     """Gives a stream's packets decoding times that rise, changing as little as can be.
 
-    Where a timeline starts over, as in recordings put end to end, the stream goes on by what its `offsets` say, so that
-    it stays in step with the pictures; where they say nothing, from where it ended.
+    Where a timeline starts over, as in recordings put end to end, the stream goes on by what the pictures' `timelines`
+    say, so that it stays in step with these; where they say nothing, from where it ended.
     """
 
     def __init__(
         self,
         stream: Any,
         strict: bool,
-        offsets: Callable[[], Sequence[Fraction]] = tuple,
+        timelines: Sequence[Timeline] = (),
         shift: Fraction = Fraction(0),
     ) -> None:
-        self._stream, self._strict, self._offsets, self._shift = stream, strict, offsets, shift
+        self._stream, self._strict, self._shift = stream, strict, shift
+        self._course = Course(timelines, stream.container.format.name)
         self._last: int | None = None
         self._end = 0
-        self._jumps = 0
-        self._offset = 0
         self.repaired = 0
 
     def set(self, packet: Any, unit: Fraction) -> None:
@@ -118,13 +118,12 @@ class _Clock:
         told = pts if dts is None else dts
         if told is None:
             return pts, dts
+        due = told + round(self._course.offset / unit)
         ahead = ahead_ticks(self._stream.container.format.name, unit)
-        moved = told + self._offset
-        if self._last is not None and (moved < self._last - _JUMP_SECONDS / unit or moved - self._last > ahead):
-            self._jumps += 1
-            known = self._offsets()
-            self._offset = round(known[self._jumps - 1] / unit) if self._jumps <= len(known) else self._end - told
-        return (None if pts is None else pts + self._offset), (None if dts is None else dts + self._offset)
+        jumped = self._last is not None and (due < self._last - _JUMP_SECONDS / unit or due - self._last > ahead)
+        seconds, following = (ticks * unit - self._shift for ticks in (told, self._end))
+        offset = round((self._course.moved(seconds, jumped, following) - seconds) / unit)
+        return (None if pts is None else pts + offset), (None if dts is None else dts + offset)
 
     def _guess(self, pts: int, duration: int) -> int:
         """A decoding time for a packet without one: ahead of display where pictures are reordered."""
@@ -144,7 +143,7 @@ class Copier:
         *,
         muxer: str,
         sample: bool = False,
-        offsets: Callable[[], Sequence[Fraction]] = tuple,
+        timelines: Sequence[Timeline] = (),
         shift: Fraction = Fraction(0),
     ) -> None:
         """`muxer`: FFmpeg's, that the streams go into. Matroska's takes packets of equal decoding time, and wants those
@@ -155,13 +154,13 @@ class Copier:
 
         `shift`: seconds by which everything becomes later.
 
-        `offsets`: seconds by which the pictures' second, third … timeline was moved to follow the one before.
+        `timelines`: the pictures', and how far these were moved, each to follow the one before.
         """
         lenient = muxer in ("matroska", "webm")
         self._source, self._targets, self._url, self._sample = source, targets, url, sample
         self._streams = [s for s in source.streams if s.index in targets]
         self._clocks = {
-            s.index: _Clock(s, not lenient and s.type not in ("subtitle", "data"), offsets, shift)
+            s.index: _Clock(s, not lenient and s.type not in ("subtitle", "data"), timelines, shift)
             for s in self._streams
         }
         self.records = {

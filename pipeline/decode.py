@@ -21,7 +21,7 @@ from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, 
 from pipeline.planes import pixel_layout, read_planes
 from pipeline.shapes import changed
 from pipeline.tags import side_data
-from pipeline.timing import ahead_ticks, frame_ticks, jump_ticks, least_ticks, packet_time
+from pipeline.timing import Course, ahead_ticks, frame_ticks, jump_ticks, least_ticks, packet_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -216,7 +216,7 @@ class _Clock:
         self._step, self._least = frame_ticks(info.fps, info.time_base), least_ticks(info.fps, info.time_base)
         self._jump = jump_ticks(info.fps, info.time_base)
         self._ahead = ahead_ticks(info.container, info.time_base)
-        self._offset = 0
+        self._course = Course(info.timelines, info.container)
         self._moved = False
 
     def time(self, told: int | None) -> int:
@@ -225,15 +225,18 @@ class _Clock:
             self._last = self._info.start_pts if told is None else told
             return self._last
         following = self._last + self._step
-        pts = following if told is None else told + self._offset
-        if pts < self._last - self._jump or pts - self._last > self._ahead:
-            # A new timeline: goes on where the last one ended.
-            self._offset += following - pts
-            pts = following
+        pts = following if told is None else self._continued(told, following)
         late = pts < self._last + (self._least if self._moved else 1)
         self._report.retimed += late or (told is None and self._info.timestamps)
         self._last, self._moved = (self._last + self._least if late else pts), late
         return self._last
+
+    def _continued(self, told: int, following: int) -> int:
+        """A frame's own time, or in another timeline as far into that as the packets say."""
+        unit, last = self._info.time_base, following - self._step
+        due = told + int(self._course.offset / unit)
+        jumped = due < last - self._jump or due - last > self._ahead
+        return int(self._course.moved(told * unit, jumped, following * unit) / unit)
 
 
 def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo, report: DecodeReport) -> _Picture:

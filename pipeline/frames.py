@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 Matrix = Literal["bt601", "bt709", "bt2020", "smpte240m", "fcc"]
 FieldOrder = Literal["progressive", "tff", "bff"]
+_NEAR_SECONDS = 10  # that sound or text may precede or outlast the pictures that it goes with
 Subsampling = tuple[int, int]  # log2 of the chroma plane's (horizontal, vertical) reduction: 4:2:0 is (1, 1)
 
 
@@ -50,13 +51,29 @@ class ColorTags:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """A part of a stream whose timestamps start over after it, as where recordings were put end to end.
+
+    begin, end: least and greatest timestamp; offset: what is added so that the part follows the one before; seconds.
+    """
+
+    begin: Fraction
+    end: Fraction
+    offset: Fraction
+
+    def near(self, seconds: Fraction) -> bool:
+        """Whether a timestamp, also of sound or text that goes with the pictures, may be of this part."""
+        return self.begin - _NEAR_SECONDS <= seconds <= self.end + _NEAR_SECONDS
+
+
+@dataclass(frozen=True)
 class StreamInfo:
     """One video stream as the demuxer, its headers and the first frame tell it.
 
     `start_pts`, `end_pts` and `frames` come from the packets: pts in units of `time_base`, `end_pts` exclusive.
     `timestamps` is false where the container carries none: pts are then frame ordinals in 1/fps (raw H.264), or, with
     `decoding_times`, tell when a picture leaves the decoder (AVI with B-frames, and files that were made like it). RGB
-    sources are read as full-range 4:4:4.
+    sources are read as full-range 4:4:4. `timelines`: in the order of the file, none where timestamps never start over.
     """
 
     source: Source
@@ -83,6 +100,7 @@ class StreamInfo:
     field_order: FieldOrder = "progressive"
     mixed_fields: bool = False  # interlaced, but some pictures say that they are progressive
     field_packets: bool = False  # a picture is two packets, one a field
+    timelines: tuple[Timeline, ...] = ()
     silent: tuple[int, ...] = ()  # other streams that are announced and hold nothing, or nothing that can be told of
     warnings: tuple[str, ...] = ()
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from pipeline.errors import VerificationError
 from pipeline.frames import StreamInfo
 from pipeline.mux import Reel, ReelMuxer
 from pipeline.streams import rescale
-from pipeline.timing import timeline_offsets
 from pipeline.written import Expected, chapters_of
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ def write_reel(
             raise VerificationError(f"{info.source.url}: {container.name} cannot keep pictures apart in time; use .mov")
         copier = Copier(
             source, muxer.copies, info.source.url,
-            muxer=container.format, sample=sample, offsets=partial(timeline_offsets, info),
+            muxer=container.format, sample=sample, timelines=info.timelines,
             shift=container.shift,
         )  # fmt: skip
         others = copier.packets()

@@ -130,8 +130,9 @@ def _describe(
     times = index.dts if container == "avi" else index.pts
     by_decoder = not told and not raw and bool((index.shown & (times != NO_PTS)).any())
     timing = _timing(stream, index, fps, told=told, by_decoder=by_decoder)
-    if timing.jumps:
-        warnings.append(f"its timestamps start over ({timing.jumps}×); pictures go on from the ones before")
+    if timing.timelines:
+        over = len(timing.timelines) - 1
+        warnings.append(f"its timestamps start over ({over}×); pictures go on from the ones before")
     if layout.convert:
         warnings.append(f"pixel format {frame.format.name} is read as {layout.convert}")
     return StreamInfo(
@@ -159,6 +160,7 @@ def _describe(
         field_order=order,
         mixed_fields=0 < sum(index.fields) < index.shown.sum(),
         field_packets=index.field_packets,
+        timelines=timing.timelines,
         silent=tuple(unusable),
         warnings=tuple(warnings),
     )

@@ -128,7 +128,7 @@ class _Timeline:
         self._told = packet_times(index, info)
         timed = index.shown & (self._told != NO_PTS)
         self._pts = self._told.copy()
-        self._pts[timed] = one_timeline(index, info, timed)[0]
+        self._pts[timed] = one_timeline(index, info, timed)
         positions = np.flatnonzero(timed)
         self._order = positions[np.argsort(self._pts[timed], kind="stable")]  # of the packets, as they are shown
         self._shown = self._pts[self._order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.demux import NO_PTS
-from pipeline.frames import StreamInfo
-from pipeline.packet_index import PacketIndex, packet_index
+from pipeline.frames import StreamInfo, Timeline
+from pipeline.packet_index import PacketIndex
 
 if TYPE_CHECKING:
     import av
@@ -23,7 +24,7 @@ _MILLISECOND = Fraction(1, 1000)
 DEFAULT_FPS = Fraction(25)  # FFmpeg's own for raw streams
 MOST_REORDERED = 20  # frames; no codec puts a picture further than 16 from its place in decoding order
 _CLOCKED = ("mpegts", "mpeg")  # whose clock of 33 bits at 90 kHz starts over after 26.5 hours (ISO 13818-1, 2.4.3.7)
-_HALF_A_CLOCK = Fraction(1 << 32, 90000)  # seconds; more ahead is rather behind, with what FFmpeg adds for a new round
+_CLOCK = Fraction(1 << 33, 90000)  # seconds; more than half ahead is rather behind, with the new round FFmpeg adds
 _JITTER_SECONDS = 0.0006  # deviation from an even grid that rounding to milliseconds explains
 _JITTER_TICKS = 0.6  # and rounding to the time base
 _NEAR, _SAME = 2e-3, 1e-4  # relative difference of rates; 24 and 24000/1001 differ by 1e-3
@@ -35,14 +36,14 @@ _COMMON_RATES = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Rate and extent of a stream, as in StreamInfo; `jumps`: how often its timestamps start over."""
+    """Rate and extent of a stream, and its timelines, as in StreamInfo."""
 
     time_base: Fraction
     fps: Fraction
     vfr: bool
     start_pts: int
     end_pts: int
-    jumps: int = 0
+    timelines: tuple[Timeline, ...] = ()
 
 
 def frame_ticks(fps: Fraction, time_base: Fraction) -> int:
@@ -93,14 +94,28 @@ def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
     step = frame_ticks(declared or DEFAULT_FPS, time_base)
     jump = jump_ticks(declared or DEFAULT_FPS, time_base)
     ahead = ahead_ticks(stream.container.format.name, time_base)
-    pts, jumps = continued(index.pts[told], index.dts[told], jump, step, ahead)
+    pts = continued(index.pts[told], index.dts[told], jump, step, ahead)
+    timelines = _timelines(index.pts[told], pts, time_base)
     order = np.argsort(pts, kind="stable")
     pts, durations = pts[order], index.duration[told][order]
     fps, vfr = frame_rate(pts, time_base, declared)
     tick = frame_ticks(fps, time_base)
     first = min(np.flatnonzero(told)[order[0]], np.argmax(told) + MOST_REORDERED)
     untimed = int((index.shown & ~told)[:first].sum())
-    return Timing(time_base, fps, vfr, int(pts[0]) - untimed * tick, int(pts[-1]) + (int(durations[-1]) or tick), jumps)
+    start, end = int(pts[0]) - untimed * tick, int(pts[-1]) + (int(durations[-1]) or tick)
+    return Timing(time_base, fps, vfr, start, end, timelines)
+
+
+def _timelines(told: NDArray[np.int64], moved: NDArray[np.int64], time_base: Fraction) -> tuple[Timeline, ...]:
+    """The parts of a stream that were moved alike; none where nothing was."""
+    by = moved - told
+    starts = [0, *(np.flatnonzero(np.diff(by)) + 1).tolist()]
+    if len(starts) == 1:
+        return ()
+    return tuple(
+        Timeline(int(part.min()) * time_base, int(part.max()) * time_base, int(by[at]) * time_base)
+        for at, part in zip(starts, np.split(told, starts[1:]), strict=True)
+    )
 
 
 def jump_ticks(fps: Fraction, time_base: Fraction) -> int:
@@ -113,47 +128,75 @@ def ahead_ticks(container: str, time_base: Fraction) -> int:
 
     FFmpeg takes what lies more than a minute before the file's beginning for the clock's next round.
     """
-    return int(_HALF_A_CLOCK / time_base) if container in _CLOCKED else NO_LIMIT
+    return int(_CLOCK / 2 / time_base) if container in _CLOCKED else NO_LIMIT
 
 
-def one_timeline(index: PacketIndex, info: StreamInfo, told: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+def one_timeline(index: PacketIndex, info: StreamInfo, told: NDArray[np.bool_]) -> NDArray[np.int64]:
     """As `continued`, of those packets of a stream that are `told` a time."""
     step, jump = frame_ticks(info.fps, info.time_base), jump_ticks(info.fps, info.time_base)
     times = packet_times(index, info)[told]
     return continued(times, index.dts[told], jump, step, ahead_ticks(info.container, info.time_base))
 
 
-def continued(
-    pts: NDArray[np.int64], dts: NDArray[np.int64], jump: int, step: int, ahead: int
-) -> tuple[NDArray[np.int64], int]:
-    """(timestamps in file order with each new timeline moved to `step` after the greatest before it, how many were).
+def continued(pts: NDArray[np.int64], dts: NDArray[np.int64], jump: int, step: int, ahead: int) -> NDArray[np.int64]:
+    """Timestamps in file order, with each new timeline moved to `step` after the greatest before it.
 
     A new one begins more than `jump` ticks back or `ahead` ticks ahead. Back, decoding times start over too; where they
     go on, a picture was coded across a gap.
     """
-    pts, jumps = pts.copy(), 0
-    begin = 0
+    pts, begin = pts.copy(), 0
     while True:
         greatest, latest = np.maximum.accumulate(pts[begin:]), np.maximum.accumulate(dts[begin:])
         over = (dts[begin + 1 :] <= latest[:-1]) | (latest[:-1] == NO_PTS)
         new = (over & (pts[begin + 1 :] < greatest[:-1] - jump)) | (pts[begin + 1 :] - greatest[:-1] > ahead)
         if not new.any():
-            return pts, jumps
+            return pts
         at = begin + 1 + int(new.argmax())
         pts[at:] += greatest[at - begin - 1] + step - pts[at]
-        begin, jumps = at, jumps + 1
+        begin = at
 
 
-def timeline_offsets(info: StreamInfo) -> tuple[Fraction, ...]:
-    """Seconds by which each further timeline of the main stream is moved to follow the one before; demuxes the file."""
-    index = packet_index(info.source)
-    timed = index.shown & (index.pts != NO_PTS)
-    if not info.timestamps or not timed.any():
-        return ()
-    moved, jumps = one_timeline(index, info, timed)
-    by = moved - index.pts[timed]
-    at = np.flatnonzero(np.diff(by)) + 1
-    return tuple(int(by[i]) * info.time_base for i in at[:jumps])
+class Course:
+    """Follows a stream, packet by packet, through the pictures' timelines: `offset` seconds are added to its times.
+
+    Where it lacks one of the timelines, as sound that begins with the second recording, its own times do not show it.
+    """
+
+    def __init__(self, timelines: Sequence[Timeline], container: str) -> None:
+        self._timelines = timelines
+        # FFmpeg counts the rounds of MPEG's clock from where it first meets a stream.
+        self._turns = (Fraction(0), _CLOCK, -_CLOCK) if container in _CLOCKED else (Fraction(0),)
+        self._at = (0, Fraction(0))  # the timeline, and the turn that brings the stream into it
+        self.offset = Fraction(0)
+
+    def moved(self, seconds: Fraction, jumped: bool, following: Fraction) -> Fraction:
+        """When a packet is due; `seconds`: its own time, which with the present offset is a `jumped` one or fits.
+
+        One that is of no timeline goes to `following`, and what comes after it likewise. One of an earlier timeline is
+        late, and changes nothing.
+        """
+        found = self._found(seconds)
+        if found is None and jumped:
+            self.offset = following - seconds
+        elif found is not None and (jumped or (found[0] >= self._at[0] and not self._is_near(*self._at, seconds))):
+            offset = self._timelines[found[0]].offset + found[1]
+            if found[0] < self._at[0]:
+                return seconds + offset
+            self._at, self.offset = found, offset
+        return seconds + self.offset
+
+    def _found(self, seconds: Fraction) -> tuple[int, Fraction] | None:
+        """The next timeline but the present one that a time lies in or near, else an earlier one, and the turn."""
+        near = [
+            (n, turn)
+            for turn in self._turns
+            for n in range(len(self._timelines))
+            if (n, turn) != self._at and self._is_near(n, turn, seconds)
+        ]
+        return next((at for at in near if at[0] >= self._at[0]), near[-1] if near else None)
+
+    def _is_near(self, n: int, turn: Fraction, seconds: Fraction) -> bool:
+        return self._timelines[n].near(seconds + turn)
 
 
 def frame_rate(pts: NDArray[np.int64], time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:

@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -33,7 +32,6 @@ from pipeline.streams import (
     kept_tags,
     rescale,
 )
-from pipeline.timing import timeline_offsets
 from pipeline.written import Expected, changed_tags, chapters_of, find_problems, open_written
 
 LOSSLESS = frozenset(("ffv1", "ffvhuff", "huffyuv", "magicyuv", "rawvideo", "utvideo"))
@@ -248,7 +246,7 @@ def _expected(
         chapters = chapters_of(opened, shift)
         copier = Copier(
             opened, targets, source.url,
-            muxer=_muxer(result), offsets=partial(timeline_offsets, info), shift=shift,
+            muxer=_muxer(result), timelines=info.timelines, shift=shift,
         )  # fmt: skip
         for _ in copier.packets():
             pass

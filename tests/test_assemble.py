@@ -35,8 +35,8 @@ class Reel:
     """A source, its segments coded with noise of its own for every timestamp, and all that assemble needs."""
 
     def __init__(self, path: Path, settings: EncoderSettings = QUICK, parts: int = 3) -> None:
-        self.source = Source(str(path))
-        self.info: StreamInfo = probe(self.source)
+        self.info: StreamInfo = probe(Source(str(path)))
+        self.source = self.info.source
         self.spec: EncoderSpec = resolve_encoder(self.info, settings)
         self.container = choose_container(self.info, self.spec, other_streams(self.source))
         self.pts = [int(p) for batch in decode_frames(self.source, self.info) for p in batch.pts]
@@ -482,6 +482,31 @@ def test_a_recording_of_an_earlier_clock_follows_at_once(tmp_path: Path) -> None
     (sound,) = [found for name, found in contents(reel.output).items() if "audio" in name]
     begins, ends = sound[0][0], sound[-1][0]
     assert 5.8 < ends - begins < 6.1
+
+
+@pytest.mark.parametrize(("mute", "begins"), [(0, [2, 4]), (1, [0, 4]), (2, [0, 2])])
+def test_sound_that_a_whole_recording_lacks_stays_in_step(tmp_path: Path, mute: int, begins: list[int]) -> None:
+    """Its timestamps alone do not show it: from 1002 to 5000 seconds is a long pause to them."""
+    parts = [
+        rich_source(
+            tmp_path / f"{n}.ts",
+            frames=50,
+            start=Fraction(start),
+            audio=() if n == mute else ("aac",),
+            mux={"mpegts_copyts": "1"},
+        )
+        for n, start in enumerate((1000, 10, 5000))
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reel = Reel(path)
+    reel.assemble()
+    film = [at for at, _ in decoded(reel.output)]
+    (sound,) = [found for name, found in contents(reel.output).items() if "audio" in name]
+    recordings = [[at for at, _ in sound[: len(sound) // 2]], [at for at, _ in sound[len(sound) // 2 :]]]
+    for times, begin in zip(recordings, begins, strict=True):
+        assert begin - 0.1 < times[0] - film[0] < begin + 0.1
+        assert times[-1] - times[0] == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize("settings", [QUICK, FFV1])

@@ -13,7 +13,7 @@ from reels import stream_info
 
 from pipeline.decode import DecodeReport, _Clock, decode_frames, decode_segment
 from pipeline.errors import InputError
-from pipeline.frames import Segment, Source, StreamInfo
+from pipeline.frames import Segment, Source, StreamInfo, Timeline
 from pipeline.probe import probe
 from pipeline.segments import cut_segments
 from pipeline.streams import rescale
@@ -325,6 +325,21 @@ def test_doubled_timestamps_are_parted(tmp_path: Path) -> None:
     assert pictures == [(time + (n == 21) + 2 * (n == 22), n) for n, time in enumerate(pts)]
     assert report.retimed == 2
     assert [p for p, _ in decoded(source, info, cut_segments(source, info, 0.4, WARMUP))[0]] == [p for p, _ in pictures]
+
+
+def test_a_recording_whose_first_pictures_are_lost_begins_where_its_packets_do() -> None:
+    """Else it would be early by them, and the sound, which goes by the packets, late."""
+    clock_round = Fraction(1 << 33, 90000)  # FFmpeg takes 10 s for the time after 26.5 hours
+    begin = clock_round + 10
+    first = Timeline(Fraction(90), Fraction(100), Fraction(0))
+    second = Timeline(begin, begin + 10, Fraction(10004, 100) - begin)
+    report = DecodeReport()
+    clock = _Clock(stream_info(container="mpegts", timelines=(first, second)), report)
+    ahead = [clock_round + Fraction(t, 100) for t in (1060, 1064)]
+    told = [Fraction(9996, 100), 100, ahead[0], Fraction(9992, 100), ahead[1]]  # the fourth comes too late
+    times = [clock.time(round(t * 90000)) for t in told]
+    assert times == [round(t * 90000) for t in (99.96, 100, 100.64, 100.641, 100.68)]
+    assert report.retimed == 1
 
 
 @pytest.mark.parametrize("time_base", [Fraction(1, 12800), Fraction(1, 90000), Fraction(1, 1000), Fraction(1, 25)])
