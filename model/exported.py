@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from model.cache import cache_folder
+from model.cache import cache_folder, read_cached, write_cached
 from model.precision import GraphPrecision
-from pipeline.errors import StorageError
-from pipeline.storage import write_bytes
 
 if TYPE_CHECKING:
     from model.outline import Subject
 
-_log = logging.getLogger(__name__)
 _GRAPH = 4  # raised when the exported graph changes, so that cached ones are not used
 _DIGEST = hashlib.sha256().digest_size
 
@@ -24,7 +20,7 @@ def cached_onnx(model: Subject, precision: GraphPrecision = "fp32") -> bytes:
     """`to_onnx`, from the cache where it holds this model's graph intact; where it cannot be written, without it."""
     path = cache_folder() / f"{model.sha256}-{precision}-{_GRAPH}-torch{version('torch')}.onnx"
     try:
-        data = path.read_bytes()
+        data = read_cached(path)
     except OSError:
         data = b""
     if len(data) > _DIGEST and hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
@@ -32,8 +28,5 @@ def cached_onnx(model: Subject, precision: GraphPrecision = "fp32") -> bytes:
     from model.export import to_onnx
 
     graph = to_onnx(model.whole(), precision)
-    try:
-        write_bytes(path, hashlib.sha256(graph).digest() + graph)
-    except StorageError as e:
-        _log.warning("%s; the network is exported anew each time", e)
+    write_cached(path, hashlib.sha256(graph).digest() + graph)
     return graph

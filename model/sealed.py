@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StorageError
-from pipeline.storage import write_bytes
+from model.cache import read_cached, write_cached
 
-_log = logging.getLogger(__name__)
 _MAGIC = b"reelcolor-plan/1\n"
 _DIGEST = hashlib.sha256().digest_size
 _LENGTH = 4
@@ -30,11 +27,8 @@ class UnfitError(Exception):
 
 
 def keep(path: Path, header: Mapping[str, Any], payload: bytes) -> None:
-    """Write a sealed file atomically; where that cannot be, say so and go on."""
-    try:
-        write_bytes(path, sealed(header, payload))
-    except StorageError as e:
-        _log.warning("%s; it is made anew next time", e)
+    """Write a sealed file, as `write_cached` does."""
+    write_cached(path, sealed(header, payload))
 
 
 def sealed(header: Mapping[str, Any], payload: bytes) -> bytes:
@@ -47,7 +41,7 @@ def sealed(header: Mapping[str, Any], payload: bytes) -> bytes:
 def unsealed(path: Path, header: Mapping[str, Any]) -> bytes:
     """What was sealed in a file; raises FileNotFoundError, or UnfitError where it is damaged or of another header."""
     try:
-        data = path.read_bytes()
+        data = read_cached(path)
     except FileNotFoundError:
         raise
     except OSError as e:

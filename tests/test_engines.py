@@ -157,7 +157,7 @@ def test_on_the_cpu_the_default_is_bfloat16_where_openvino_has_it_and_never_depe
     class Pretending(OpenVINOEngine):
         """In float32 whatever is asked, as not every machine that tests has bfloat16."""
 
-        def __init__(self, model: Model, temperature: float, threads: int, precision: str) -> None:
+        def __init__(self, model: Model, temperature: float, threads: int, precision: str, _: object) -> None:
             opened.append(precision)
             super().__init__(model, temperature, threads, "fp32")
 
