@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 from pipeline import tars, zips
 from pipeline.compression import MAGIC, Expander, decompressor
@@ -45,7 +46,7 @@ def album_kind(url: str) -> AlbumKind | None:
         for magic, name in _FOREIGN.items():
             if head.startswith(magic):
                 raise InputError(f"{url}: is packed with {name}, which is not read; pack it anew as zip, tar or tar.gz")
-        if head.startswith(_ZIP_MAGIC) or (url.lower().endswith(_ZIP_NAMED) and zips.find_directory(f).whole):
+        if head.startswith(_ZIP_MAGIC) or (url.lower().endswith(_ZIP_NAMED) and _has_directory(f, url)):
             return "zip"
         if tars.is_tar(head):
             return "tar"
@@ -58,6 +59,13 @@ def album_kind(url: str) -> AlbumKind | None:
                     return kind if url.lower().endswith(_NAMED[kind]) else None
                 return kind if tars.is_tar(block) else None
         return "image" if sniff(head) else None
+
+
+def _has_directory(f: IO[bytes], url: str) -> bool:
+    try:
+        return zips.find_directory(f).whole
+    except InputError as e:
+        raise InputError(f"{url}: {e}") from e
 
 
 def list_members(url: str, limits: Limits = DEFAULT_LIMITS, files: Sequence[str] | None = None) -> Album:

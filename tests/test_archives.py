@@ -4,6 +4,7 @@ import io
 import lzma
 import os
 import random
+import re
 import stat
 import struct
 import tarfile
@@ -220,6 +221,14 @@ def test_a_zip_with_something_before_it_is_read(tmp_path, name):
     assert album_kind(url) == "zip"
     assert contents(list_members(url))["b.jpg"] == FILES["b.jpg"]
     assert album_kind(rewrite(url, lambda data: data[:5000])) is None
+
+
+def test_the_last_part_of_a_split_zip_is_named(tmp_path):
+    """It begins with a member's data, so that only its directory tells what it is."""
+    parts = make_zip(tmp_path / "a.zip")
+    url = rewrite(parts, lambda data: data[100:].replace(b"PK\5\6\0\0\0\0", b"PK\5\6\1\0\0\0"))
+    with pytest.raises(InputError, match="^" + re.escape(f"{url}: the zip archive is one part of several; join them")):
+        list_members(url)
 
 
 def test_every_name_that_a_tar_gives_a_member_counts(tmp_path):
