@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jobs.apart import Apart
 from jobs.failures import failure
@@ -15,6 +13,7 @@ from jobs.reels import Reel
 from jobs.sample import Sample, hold_engine, sample
 from jobs.worker import Opener
 from pipeline.errors import EngineError
+from pipeline.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ def measure(
     problems = []
     chosen = choose(reels, most)
     engine = apart.call("the engine", _engine_key, opener)
-    with tempfile.TemporaryDirectory(prefix="reelcolor-plan-") as folder:
+    with scratch_folder() as folder:
         for number, reel in enumerate(chosen, 1):
             heard(reel.input, number, len(chosen))
             try:
-                samples[reel.id] = apart.call(reel.input, sample, reel, opener, Path(folder))
+                samples[reel.id] = apart.call(reel.input, sample, reel, opener, folder)
             except EngineError:
                 raise
             except Exception as e:  # one file never stops a batch

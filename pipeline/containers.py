@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.join import CodedPicture, write_reel
 from pipeline.mux import Reel
 from pipeline.packet_index import packet_index
 from pipeline.probe import OtherStream, probe
+from pipeline.scratch import scratch_file
 from pipeline.storage import is_full
 from pipeline.streams import Container, before_zero, describe, is_timecode, lost_tags, rescale
 from pipeline.timing import frame_ticks, least_ticks, one_timeline
@@ -214,8 +215,7 @@ def _trial(source: Source, info: StreamInfo, spec: EncoderSpec, container: Conta
     reel = Reel(info, spec, container, {"colorized": "yes"})
     pictures = [CodedPicture(data, at, step, True) for data, at in zip(payloads, pts, strict=True)]
     try:
-        with tempfile.TemporaryDirectory(prefix="reelcolor-") as folder, open_whole(source) as opened:
-            path = Path(folder) / f"trial{container.extension}"
+        with scratch_file(container.extension) as path, open_whole(source) as opened:
             written = write_reel(
                 path, opened, reel,
                 pictures=pictures, pts=pts, reorder=_REORDER, sample=True,

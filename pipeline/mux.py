@@ -263,6 +263,8 @@ class ReelMuxer:
         """Muxer options: timestamps as given, nothing shifted, little held back."""
         options = {"avoid_negative_ts": "disabled", "max_interleave_delta": str(_MICROSECONDS_HELD)}
         options |= dict(self._container.options)
+        if self._container.milliseconds:
+            options["fflags"] = "+bitexact"  # or Matroska's identifiers are random numbers
         if self._container.format in ("mp4", "mov"):
             options["video_track_timescale"] = str(self._spec.time_base.denominator)
             options["movie_timescale"] = str(_movie_timescale(source, self._info))

@@ -1,4 +1,4 @@
-"""Local room for what is on its way to a store; what a killed process leaves there, the next one removes."""
+"""Local room for what is on its way to a store, and for trials; what a killed process leaves, the next one removes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def scratch_file(suffix: str = "") -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """As `scratch_file`, an empty folder."""
+    with tempfile.TemporaryDirectory(dir=_folder(os.getpid())) as folder:
+        yield Path(folder)
 
 
 @lru_cache(maxsize=1)

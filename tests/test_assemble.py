@@ -203,6 +203,18 @@ def test_mkv_with_text_font_cover_and_chapters(tmp_path: Path) -> None:
     assert after["video mjpeg  1024"] == [(None, hashlib.md5(jpeg()).hexdigest())]
 
 
+@pytest.mark.parametrize(("suffix", "settings"), [("mp4", QUICK), ("mkv", QUICK), ("ts", QUICK), ("mkv", FFV1)])
+def test_the_same_pictures_give_the_same_file(tmp_path: Path, suffix: str, settings: EncoderSettings) -> None:
+    """Matroska's identifiers are not drawn at random: a run that was killed and resumed ends with the same bytes."""
+    reel = Reel(rich_source(tmp_path / f"a.{suffix}", cover=suffix != "ts", chapters=True), settings)
+    files = []
+    for _ in range(2):
+        reel.assemble()
+        files.append(reel.output.read_bytes())
+        reel.output.unlink()
+    assert files[0] == files[1]
+
+
 def test_sound_keeps_its_distance_to_the_picture_to_the_sample(tmp_path: Path) -> None:
     path = rich_source(
         tmp_path / "a.mp4", start=Fraction(7, 5), audio_start=Fraction(1001, 900),
