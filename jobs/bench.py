@@ -6,8 +6,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.film import Film, colorize, decode, encode, make_film, transcode
 from jobs.records import write_json
 from pipeline.errors import EngineError
+from pipeline.storage import make_folder
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -60,6 +61,28 @@ def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
     from jobs.bench_report import draw
 
     told, begin = told or Told(), time.perf_counter()
+    with _folder_for(request.output):
+        document = _measured_document(request, begin, told)
+        write_json(request.output / "bench.json", document)
+        draw(document, request.output / "bench.png")
+    return document
+
+
+@contextmanager
+def _folder_for(output: Path) -> Iterator[None]:
+    """The output folder, made before anything is measured, and not left behind where nothing could be."""
+    existed = output.exists()
+    make_folder(output)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                output.rmdir()
+        raise
+
+
+def _measured_document(request: Request, begin: float, told: Told) -> dict[str, Any]:
     document: dict[str, Any] = {"version": VERSION, "machine": machine(), "request": asdict(request)}
     document["request"]["output"] = str(request.output)
     if request.only != "video":
@@ -68,9 +91,6 @@ def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
     if request.only != "engines":
         document["video"] = _video(request, begin + request.seconds, told)
     document["seconds"] = time.perf_counter() - begin
-    request.output.mkdir(parents=True, exist_ok=True)
-    write_json(request.output / "bench.json", document)
-    draw(document, request.output / "bench.png")
     return document
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.chosen import Chosen, bootstrap_replicates, bootstrap_units, choose
 from jobs.scores import in_markdown
 from pipeline.errors import InputError
-from pipeline.storage import storage_error, write_bytes
+from pipeline.storage import make_folder, write_bytes
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def evaluate(request: Request, done: Callable[[int, int], None]) -> dict[str, An
     from model.sources import SourceConfig
     from model.weights import load_model
 
-    _make_folder(request.output)
+    make_folder(request.output)
     models = {name: load_model(name) for name in dict.fromkeys(request.models)}
     classifier, labels = _classifier(request)
     sources = [SourceConfig(path, split=request.split) for path in request.data]
@@ -90,13 +90,6 @@ def class_weights(models: Sequence[Model], photos: Photos) -> tuple[ClassWeights
     bins = gamut_bins()
     estimated = estimate_prior(photos, photos.split()[0], bins)
     return ClassWeights(bins.centers, estimated), f"prior of the data, {len(bins)} bins"
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise storage_error(path, e) from e
 
 
 def _short_edge(size: int) -> int:

@@ -143,6 +143,16 @@ def local_file(path: Place) -> Iterator[Path]:
     yield path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it exists, and try whether files can be written there; raises StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        raise storage_error(path, e) from e
+
+
 def publish(temporary: Path, target: Path, replace: bool = True) -> None:
     """Flush `temporary` to disk and rename it to `target`, with the permissions a plain open() would have given.
 

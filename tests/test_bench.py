@@ -217,6 +217,17 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not (tmp_path / "o").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_bench, "_engines", lambda *_: pytest.fail("measures"))
+    (tmp_path / "file").write_text("in the way")
+    for place, words in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "o", "Not a directory")):
+        result = CliRunner().invoke(main, ["bench", "--only", "engines", "-o", str(place)])
+        assert result.exit_code == 1
+        assert " ".join(result.output.split()) == f"Error: {place}: cannot be written: {words}"
+
+
 @pytest.mark.gpu
 def test_the_bench_of_a_gpu(tmp_path: Path) -> None:
     document = bench(Request(tmp_path, model="unet", device="cuda", only="engines", seconds=0, size=64))
