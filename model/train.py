@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.checkpoint import State, load_checkpoint, save_checkpoint
 from model.data import Photos
-from model.gradients import Gradients, gradients_of
 from model.group import Group
 from model.held_out import HeldOut
 from model.packing import averaged, save_package
@@ -73,14 +72,22 @@ def fit(
     return run.finish()
 
 
-def step(task: Task, state: State, gradients: Gradients, rgb: Tensor, order: Order, group: Group) -> float:
+def gradients(task: Task, network: nn.Module, lightness: Tensor, chroma: Tensor) -> Tensor:
+    """Leave the gradient of the loss in the network's parameters, and return the loss."""
+    network.zero_grad(set_to_none=True)
+    loss = task.loss(network, lightness, chroma)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def step(task: Task, state: State, network: nn.Module, rgb: Tensor, order: Order, group: Group) -> float:
     """One step of the optimizer on crops (N, h, w, 3) uint8; returns the loss, a mean over the workers.
 
     Raises EngineError, before any weight is changed, where the loss or its gradient is not finite.
     """
     training = task.recipe.training
     lightness, chroma = task.inputs(rgb, order.step, group.rank)
-    mean = group.mean(gradients(lightness, chroma))
+    mean = group.mean(gradients(task, network, lightness, chroma))
     clipped = torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
     loss, norm = (float(value) for value in torch.stack([mean, clipped]).tolist())
     if not math.isfinite(loss + norm):
@@ -131,7 +138,7 @@ class _Run:
     def train(self, stop: threading.Event) -> None:
         """The loop."""
         task, state, training = self.task, self.state, self.task.recipe.training
-        gradients = gradients_of(task, self.group.join(state.network).train(), alone=self.group.size == 1)
+        network = self.group.join(state.network).train()
         coming = orders(training, self._agreed_progress, state.step, state.samples, self.group.size)
         saved = time.monotonic()
         for order, rgb in ahead(coming, lambda order: task.draw(order, self.group.rank)):
@@ -140,7 +147,7 @@ class _Run:
                 self._evaluate()
             if training.patience and state.waited >= training.patience:
                 break
-            loss = step(task, state, gradients, rgb, order, self.group)
+            loss = step(task, state, network, rgb, order, self.group)
             self._tell(order, loss)
             if stop.is_set() or time.monotonic() - saved > training.checkpoint_minutes * 60:
                 saved = time.monotonic()

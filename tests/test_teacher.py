@@ -12,7 +12,6 @@ import torch
 
 from model.bins import Bins, gamut_bins, prior_shift
 from model.data import in_memory
-from model.gradients import gradients
 from model.held_out import HeldOut
 from model.losses import ObjectiveConfig, bin_weights, classification_loss
 from model.networks.unet import UNet, UNetConfig
@@ -20,7 +19,7 @@ from model.recipe import BinsConfig, DataConfig, PackageConfig, TrainRecipe
 from model.schedule import Stage, TrainingConfig
 from model.task import fresh_state, make_task
 from model.teacher import make_teacher
-from model.train import fit
+from model.train import fit, gradients
 from model.weights import Model, load_model, save_model
 from pipeline.errors import RecipeError
 

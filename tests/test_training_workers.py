@@ -16,11 +16,11 @@ from test_train import recipe
 from jobs import pool
 from jobs.training_workers import Tell, work_together
 from model.data import Photos, in_memory
-from model.gradients import gradients
 from model.group import Group
 from model.recipe import DataConfig
 from model.schedule import Order
 from model.task import Task, fresh_state, make_task
+from model.train import gradients
 from pipeline.errors import EngineError, InputError
 
 # Ray Train imports Ray Data, which speaks so to itself.
