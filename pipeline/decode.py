@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["DecodeReport", "decode_frames", "decode_segment"]
 
 # Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time. With
-# several, FFmpeg's H.264 decoder patches no damaged picture, and keeps quiet of many (h264dec.c, enable_er).
-_THREAD_TYPE, _THREADS, _H264_THREADS = "SLICE", 2, 1
+# several, FFmpeg's H.264 decoder patches no damaged picture, and keeps quiet of many (h264dec.c, enable_er); its VP8
+# decoder and dav1d give up pictures, and those that build on them, that they would patch or not even use.
+_THREAD_TYPE, _THREADS = "SLICE", 2
+_ONE_THREAD = ("av1", "h264", "vp8")
 _BATCH_PICTURES = 16
 _BATCH_BYTES = 64 << 20
 
@@ -203,7 +205,7 @@ def _open(
         raise (_GpuError(f"NVDEC cannot be opened ({e})") if gpu else e) from e
     read_only(container, stream)
     decoder.thread_type = _THREAD_TYPE
-    decoder.thread_count = _H264_THREADS if stream.codec_context.codec.canonical_name == "h264" else _THREADS
+    decoder.thread_count = 1 if stream.codec_context.codec.canonical_name in _ONE_THREAD else _THREADS
     return container, stream, decoder
 
 

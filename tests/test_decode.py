@@ -1,5 +1,6 @@
 """Against plain PyAV: whatever the file, segments give the linear decode, frame for frame and byte for byte."""
 
+import contextlib
 import gc
 from fractions import Fraction
 from itertools import pairwise
@@ -357,6 +358,29 @@ def test_pictures_whose_timestamps_run_backward_stay_apart_in_milliseconds(time_
         assert milliseconds[:8] == sorted(set(milliseconds[:8]))
         assert times[8] - times[7] == 1
     assert times[0] == round(Fraction(1, 25) * unit)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "seeds"),
+    [
+        ("libvpx", {"cpu-used": "8", "deadline": "realtime", "crf": "10", "b": "2M"}, (8, 10)),
+        ("libsvtav1", {"preset": "11", "crf": "30"}, (0, 4)),
+    ],
+)
+def test_no_more_pictures_are_lost_to_damage_than_have_to(
+    tmp_path: Path, codec: str, options: dict[str, str], seeds: tuple[int, ...]
+) -> None:
+    """As many as with one thread."""
+    whole = write(tmp_path / "whole.mkv", codec=codec, width=192, height=144, frames=40, gop=20, options=options)
+    for seed in seeds:
+        source = Source(str(damaged(tmp_path / "damaged.mkv", whole, seed)))
+        expected = 0
+        with av.open(source.url) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            for packet in container.demux(video=0):
+                with contextlib.suppress(av.FFmpegError):
+                    expected += len(packet.decode())
+        assert sum(map(len, decode_frames(source, probe(source)))) == expected > 0
 
 
 def test_a_change_of_size_that_no_header_told_of_is_refused(tmp_path: Path) -> None:
