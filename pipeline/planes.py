@@ -97,9 +97,8 @@ _BITFIELDS: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {
 # Rarer formats and the nearest one of at least their depth that has a layout.
 _CONVERTED = (
     (r"uyyvyy411", "yuv411p"),
-    (r"(xv30|v30x)(le|be)", "yuv444p10le"),
+    (r"(xv30|v30x)le", "yuv444p10le"),
     (r"xyz12(le|be)", "gbrp16le"),
-    (r"(rgb|bgr)4", "rgb24"),
     (r"bayer_.*8", "rgb24"),
     (r"bayer_.*16(le|be)", "rgb48le"),
 )
@@ -107,7 +106,7 @@ _CONVERTED = (
 
 @lru_cache(maxsize=256)
 def pixel_layout(pix_fmt: str) -> PixelLayout:
-    """Layout of an FFmpeg pixel format. Raises InputError for those of graphics hardware."""
+    """Layout of an FFmpeg pixel format. Raises InputError for what is in graphics hardware, or swscale only writes."""
     layout = _wide(pix_fmt) or _luma_chroma(pix_fmt) or _rgb(pix_fmt)
     if layout is not None:
         return layout

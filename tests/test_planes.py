@@ -164,3 +164,17 @@ def test_four_one_one_packed() -> None:
 def test_formats_of_graphics_hardware_are_refused() -> None:
     with pytest.raises(InputError, match="pixel format cuda cannot be read"):
         pixel_layout("cuda")
+
+
+def test_every_format_of_main_memory_is_read_or_refused_beforehand() -> None:
+    refused = set()
+    for name in av.video.format.names:
+        try:
+            layout = pixel_layout(name)
+        except InputError:
+            refused.add(name)
+            continue
+        luma, _ = read_planes(noise(name), layout, "bt601")
+        assert luma.shape == (18, 30), name
+    of_memory = {name for name in refused if av.VideoFormat(name).components}
+    assert of_memory == {"rgb4", "bgr4", "xv30be", "v30xbe"}
