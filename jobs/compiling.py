@@ -175,7 +175,7 @@ def in_words(d: dict[str, Any]) -> str:
 
 def _of_ranges(ranges: dict[str, Any]) -> str:
     if "not_kept" in ranges:
-        return f"  NOT CALIBRATED, these ranges are not used: {ranges['not_kept']}"
+        return f"  NOT CALIBRATED, these ranges are neither kept nor written: {ranges['not_kept']}"
     if ranges["coldest"] is None:
         return "  calibrated for --precision int8"
     return f"  calibrated: from now on this machine's CPU uses INT8 for it, from T = {ranges['coldest']:g} on"

@@ -19,9 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/reelcolor, by default ~/.cache/reelcolor: exported graphs and fetched model packages."""
+    """$XDG_CACHE_HOME/reelcolor, by default ~/.cache/reelcolor: exported graphs and fetched model packages.
+
+    Raises StorageError where neither is set, as for a container's user without a home.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "reelcolor"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "reelcolor"
+    except RuntimeError as e:
+        raise StorageError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder") from e
 
 
 def read_cached(path: Path) -> bytes:
@@ -41,7 +47,8 @@ def write_cached(path: Path, data: bytes) -> None:
         write_bytes(path, data)
     except StorageError as e:
         reason = e.__cause__.strerror if isinstance(e.__cause__, OSError) else e
-        _say(f"{path if path.is_dir() else cache_folder()}: cannot be written: {reason}; this is made anew each time")
+        where = path if path.is_dir() else cache_folder()
+        _say(f"{where}: cannot be written: {reason}; what would be kept there is made anew each time")
 
 
 @cache

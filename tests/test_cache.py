@@ -11,6 +11,9 @@ import pytest
 
 from model.cache import cache_folder, read_cached, write_cached
 from model.sealed import UnfitError, keep, unsealed
+from pipeline.errors import StorageError
+
+ANEW = "what would be kept there is made anew each time"
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -25,15 +28,24 @@ def test_a_cache_that_cannot_be_written_is_said_once_whatever_is_to_be_kept(
         write_cached(path, b"data")
         with pytest.raises(FileNotFoundError):
             read_cached(path)
-    line = f"{tmp_path / 'file'}/reelcolor: cannot be written: Not a directory; this is made anew each time"
-    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [line]
+    (line,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert line == f"{tmp_path / 'file'}/reelcolor: cannot be written: Not a directory; {ANEW}"
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+    with pytest.raises(StorageError, match="set XDG_CACHE_HOME"):
+        cache_folder()
 
 
 def test_a_folder_in_a_files_place_is_named(caplog: pytest.LogCaptureFixture) -> None:
     path = cache_folder() / "plan"
     path.mkdir(parents=True)
     keep(path, {}, b"data")
-    assert caplog.messages == [f"{path}: cannot be written: Is a directory; this is made anew each time"]
+    assert caplog.messages == [f"{path}: cannot be written: Is a directory; {ANEW}"]
     with pytest.raises(UnfitError, match="it is no file"):
         unsealed(path, {})
 

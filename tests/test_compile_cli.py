@@ -124,6 +124,7 @@ def test_int8_is_calibrated_on_photographs_and_from_then_on_used_by_itself(
     result = call(package, *making, "-o", tmp_path / "film.ranges.json")
     assert result.exit_code == 0, result.output
     assert "/int8-" in result.stdout
+    assert result.stderr.count("film in INT8 is tested at every size of picture") == 1
     for h, w in ((64, 96), *network_sizes()):
         assert f"  {h}x{w} int8, golden frames: ΔE2000 from the reference " in result.stdout
     assert "160x160 int8, 1 photographs held out of the calibration: " in result.stdout
@@ -165,7 +166,9 @@ def test_ranges_that_do_not_pass_are_neither_written_nor_kept(
     assert result.exit_code == 1
     assert f"  {where[0]}x{where[1]} int8, " in result.stdout
     assert result.stdout.count("FAILED: differs from the reference") == 1
-    assert result.stdout.endswith("  NOT CALIBRATED, these ranges are not used: differs from the reference\n")
+    assert result.stdout.endswith(
+        "  NOT CALIBRATED, these ranges are neither kept nor written: differs from the reference\n"
+    )
     assert not list(tmp_path.iterdir())
     assert kept_ranges() == before
 

@@ -181,6 +181,10 @@ def _openvino(wish: _Wish) -> _Proven:
     offered = [precision for precision, is_there in known.items() if is_there]  # the fastest first
     besides: dict[Precision, Sequence[tuple[int, int]]] = {} if proven else {"int8": network_sizes()}
     chain = fallbacks(wish.at(offered[0]), offered)
+    if chain[0] in besides:
+        _log.info(
+            "%s in INT8 is tested at every size of picture, as it has not passed at this T before", wish.model.name
+        )
     return _noted(open_proven(make, chain, wish.sizes, besides=besides, done=wish.done), notes)
 
 
