@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.film import Film, colorize, decode, encode, make_film, transcode
 from jobs.records import write_json
 from pipeline.errors import EngineError
-from pipeline.storage import make_folder
+from pipeline.storage import is_full, make_folder, storage_error
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -184,8 +184,13 @@ def _video(request: Request, until: float, told: Told) -> dict[str, Any]:
     from model.networks import NETWORKS
 
     model = "default" if request.model in NETWORKS else request.model
-    with tempfile.TemporaryDirectory() as folder:
-        rounds = _measured("video", _video_cases(request.film, model, Path(folder)), until, told)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            rounds = _measured("video", _video_cases(request.film, model, Path(folder)), until, told)
+    except OSError as e:
+        if is_full(e.errno):
+            raise storage_error(Path(tempfile.gettempdir()), e) from e
+        raise
     return video_document(request.film, rounds) | {"model": model}
 
 

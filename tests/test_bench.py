@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -226,6 +228,17 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_measured
         result = CliRunner().invoke(main, ["bench", "--only", "engines", "-o", str(place)])
         assert result.exit_code == 1
         assert " ".join(result.output.split()) == f"Error: {place}: cannot be written: {words}"
+
+
+def test_no_room_for_the_film_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(jobs_bench, "make_film", full)
+    result = CliRunner().invoke(main, ["bench", "--only", "video", "-o", str(tmp_path / "o")])
+    assert result.exit_code == 1
+    assert " ".join(result.output.split()).startswith(f"Error: {tempfile.gettempdir()}: no space left")
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.gpu
