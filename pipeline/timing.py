@@ -27,6 +27,8 @@ _CLOCKED = ("mpegts", "mpeg")  # whose clock of 33 bits at 90 kHz starts over af
 _CLOCK = Fraction(1 << 33, 90000)  # seconds; more than half ahead is rather behind, with the new round FFmpeg adds
 _JITTER_SECONDS = 0.0006  # deviation from an even grid that rounding to milliseconds explains
 _JITTER_TICKS = 0.6  # and rounding to the time base
+_FEW_UNTOLD = 1.1  # pictures for each with a time of its own; their rate is then measured by the latter alone
+_NEARLY = 0.2
 _NEAR, _SAME = 2e-3, 1e-4  # relative difference of rates; 24 and 24000/1001 differ by 1e-3
 _COMMON_RATES = (
     *(Fraction(n) for n in (*range(1, 31), 48, 50, 60, 72, 75, 90, 96, 100, 120, 144, 200, 240)),
@@ -99,11 +101,24 @@ def stream_timing(stream: VideoStream, index: PacketIndex) -> Timing:
     order = np.argsort(pts, kind="stable")
     pts, durations = pts[order], index.duration[told][order]
     fps, vfr = frame_rate(pts, time_base, declared)
+    at = np.flatnonzero(told)
+    if (pictures := int(index.shown[at[0] : at[-1] + 1].sum())) > _FEW_UNTOLD * len(pts):
+        fps, vfr = _rate_of(pictures, int(pts[-1] - pts[0]) * time_base, declared), False
     tick = frame_ticks(fps, time_base)
     first = min(np.flatnonzero(told)[order[0]], np.argmax(told) + MOST_REORDERED)
     untimed = int((index.shown & ~told)[:first].sum())
     start, end = int(pts[0]) - untimed * tick, int(pts[-1]) + (int(durations[-1]) or tick)
     return Timing(time_base, fps, vfr, start, end, timelines)
+
+
+def _rate_of(pictures: int, seconds: Fraction, declared: Fraction | None) -> Fraction:
+    """The rate of pictures of which many have no time of their own, as where MPEG's packets hold several of them.
+
+    The first and last that are told may be some pictures out of their order: what the headers claim wins if it is near.
+    """
+    measured = (pictures - 1) / seconds if seconds else DEFAULT_FPS
+    near = declared is not None and abs(declared / measured - 1) < _NEARLY
+    return cast(Fraction, declared) if near else measured.limit_denominator(100_000) or DEFAULT_FPS
 
 
 def _timelines(told: NDArray[np.int64], moved: NDArray[np.int64], time_base: Fraction) -> tuple[Timeline, ...]:

@@ -304,6 +304,20 @@ def test_timestamps_that_start_over_go_on(tmp_path: Path, second_start: str) -> 
     assert max(times) < info.start_pts + 100 * 3600  # no cut after the jump: a seek would not find it
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_pictures_that_share_a_time_in_mpeg_s_streams_keep_their_distance(tmp_path: Path, b_frames: int) -> None:
+    """Of several small pictures of H.264 in one packet of MPEG's only the first has a time, or FFmpeg the one after."""
+    source = Source(str(write(tmp_path / "a.mpg", b_frames=b_frames, frames=60)))
+    with av.open(source.url) as container:
+        told = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    assert len(told) < 40, "each has one: the test is void"
+    info = probe(source)
+    assert (info.fps, info.vfr) == (25, False)
+    times = [int(p) for batch in decode_frames(source, info) for p in batch.pts]
+    assert len(times) == 60
+    assert max(abs(at - times[0] - 3600 * n) for n, at in enumerate(times)) <= 3600
+
+
 def test_doubled_timestamps_are_parted(tmp_path: Path) -> None:
     pts = ticks([40] * 20 + [0, 0] + [40] * 37)
     with av.open(str(tmp_path / "doubled.mkv"), "w") as container:  # FFV1 packets: mux what no encoder would give
