@@ -34,7 +34,7 @@ from pipeline.planes import pixel_layout
 from pipeline.scans import scan_source
 from pipeline.shapes import Shape, changed
 from pipeline.storage import open_input
-from pipeline.tags import color_tags, color_warnings, field_order, left_out, orientation
+from pipeline.tags import color_tags, color_warnings, cut_short, field_order, left_out, orientation
 from pipeline.timing import Timing, counted_timing, decoder_timing, stream_timing
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _describe(
     if timing.timelines:
         over = len(timing.timelines) - 1
         warnings.append(f"its timestamps start over ({over}×); pictures go on from the ones before")
+    warnings += cut_short(stream, timing.end_pts * timing.time_base)
     if layout.convert:
         warnings.append(f"pixel format {frame.format.name} is read as {layout.convert}")
     return StreamInfo(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -13,6 +15,7 @@ from pipeline.frames import ColorTags, FieldOrder, Matrix
 from pipeline.planes import PixelLayout
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
@@ -36,6 +39,8 @@ _SIDE_DATA = {
     "AFD": "active format description",
     "FILM_GRAIN_PARAMS": "synthetic film grain",
 }
+_LEAST_MISSING = Fraction(1, 2)  # seconds
+_NEVER_FILLED_IN = 1 << 30  # pictures that FFmpeg puts into an AVI's header until it knows how many there are
 # AVFieldOrder: TT, BB, TB, BT; the second letter is the field shown first.
 _FIELD_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
@@ -140,6 +145,31 @@ def left_out(frame: av.VideoFrame, stream: VideoStream) -> list[str]:
     found = ["alpha channel (transparency)"] if alpha else []
     found += [words for name, words in _SIDE_DATA.items() if side_data(frame, name) is not None]
     return [f"its {', '.join(found)} {'is' if len(found) == 1 else 'are'} not carried over"] if found else []
+
+
+def cut_short(stream: VideoStream, end: Fraction) -> list[str]:
+    """That pictures end, at `end` seconds, far before what the headers of Matroska, AVI or MXF tell.
+
+    FFmpeg is silent of what it cannot read in these, up to the rest of the file.
+    """
+    told = _told_seconds(stream)
+    if told - end < max(_LEAST_MISSING, told / 100):
+        return []
+    told_of = f"of the {float(told):.2f} s that its headers tell of"
+    return [f"its pictures end after {float(end):.2f} s {told_of}; the rest is missing or damaged"]
+
+
+def _told_seconds(stream: VideoStream) -> Fraction:
+    """When a stream ends, as its headers say; 0 where they do not."""
+    container, text = cast("InputContainer", stream.container), stream.metadata.get("DURATION", "")
+    whole = Fraction(container.duration or 0, av.time_base)
+    if "matroska" in container.format.name and (told := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", text)):
+        return min(whole, int(told[1]) * 3600 + int(told[2]) * 60 + Fraction(told[3]))
+    if container.format.name == "mxf" and stream.duration:
+        return min(whole, stream.duration * cast(Fraction, stream.time_base))
+    if container.format.name == "avi" and stream.guessed_rate and stream.frames < _NEVER_FILLED_IN:
+        return stream.frames / stream.guessed_rate
+    return Fraction(0)
 
 
 def side_data(frame: av.VideoFrame, name: str) -> bytes | None:

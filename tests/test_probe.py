@@ -1,5 +1,6 @@
 """What probing says, against how the files were made."""
 
+import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -194,6 +195,20 @@ def test_what_pictures_carry_beside_luma_and_chroma_is_said(tmp_path: Path) -> N
     bright = probed(tmp_path / "b.mkv", codec="libx265", pix_fmt="yuv420p10le", frames=2, options=hdr)
     assert bright.warnings == ("its mastering display, content light level are not carried over",)
     assert probed(tmp_path / "c.mkv", codec="ffv1", pix_fmt="gray10le", frames=2).warnings == ()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "ffv1"), ("a.avi", "mjpeg"), ("a.mxf", "mpeg2video")])
+def test_pictures_that_end_before_the_headers_say_so_are_told_of(tmp_path: Path, name: str, codec: str) -> None:
+    """FFmpeg reads what is there, and is silent."""
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    whole = write(tmp_path / name, codec=codec, pix_fmt=pix_fmt, frames=50, gop=5)
+    assert "headers" not in str(probe(Source(str(whole))).warnings)
+    data = whole.read_bytes()
+    whole.write_bytes(data[: len(data) // 2])
+    (said,) = [words for words in probe(Source(str(whole))).warnings if "headers" in words]
+    assert re.fullmatch(
+        r"its pictures end after [01]\.\d\d s of the \d\.\d\d s that .*; the rest is missing or damaged", said
+    )
 
 
 def test_only_shown_pictures_count(tmp_path: Path) -> None:
