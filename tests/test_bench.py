@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 from PIL import Image
 
 from jobs import bench as jobs_bench
@@ -22,6 +23,7 @@ from jobs.film import Film, decode, encode, make_film, transcode
 from model import bench as model_bench
 from model.bench import Bench, Run, bench_model, cpu_bench
 from model.engines import has_tensorrt
+from model.engines.golden import golden_frames
 from model.rounds import Case, in_rounds, median, ratio, timed
 from model.weights import Model
 from pipeline.errors import EngineError
@@ -151,6 +153,37 @@ def test_the_bare_loop_and_the_engine_compute_the_same_graph(model: Model) -> No
         names = {case.name for case in found.cases}
         assert names >= {run.case for run in found.runs} | {run.bare for run in found.runs} | {"copy"}
         assert set(found.ceilings) == {run.precision for run in found.runs}
+
+
+def test_opencv_is_given_picture_and_temperature(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a graph that OpenCV runs: lightness times temperature."""
+    inputs = [("lightness", [1, 1, 32, 32]), ("temperature", [1, 1, 1, 1])]
+    made = helper.make_graph(
+        [helper.make_node("Mul", ["lightness", "temperature"], ["ab"])],
+        "graph",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs],
+        [helper.make_tensor_value_info("ab", TensorProto.FLOAT, [1, 1, 32, 32])],
+    )
+    graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    monkeypatch.setattr("model.exported.cached_onnx", lambda _: graph.SerializeToString())
+    picture = golden_frames(32, 32)[:1]
+    np.testing.assert_allclose(model_bench._opencv(model, picture, 1)(), picture * 0.38, rtol=1e-6)
+
+
+def test_a_precision_that_cannot_be_had_is_left_out_with_the_reason(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("the ranges are of another network")
+
+    monkeypatch.setattr(model_bench, "_ranges", refuse)
+    monkeypatch.setattr(model_bench, "_COPIED", 1 << 10)
+    monkeypatch.setattr(model_bench, "_SIDE", 64)
+    with ExitStack() as stack:
+        found = cpu_bench(model, 64, 1, stack)
+    assert "int8: the ranges are of another network" in found.left_out
+    assert {run.precision for run in found.runs} == set(found.ceilings) >= {"fp32"}
+    assert "int8" not in found.ceilings
 
 
 def test_a_networks_name_is_that_network_with_random_weights() -> None:

@@ -22,9 +22,11 @@ from jobs.recipe import PRECISIONS
 from model import engines
 from model.bins import gamut_bins
 from model.cache import cache_folder
-from model.engines import selftest
+from model.engines import prove_engine, selftest
 from model.engines.golden import reference
 from model.engines.openvino import has_bf16
+from model.engines.torch import TorchEngine
+from model.outline import outlined
 from model.weights import save_model
 from pipeline.errors import StorageError
 from pipeline.infer import network_sizes
@@ -186,6 +188,19 @@ def test_ranges_that_cannot_be_kept_are_written_all_the_same(
     assert result.exit_code == 1
     assert "cache: no space left" in result.stderr
     assert json.loads((tmp_path / "film.ranges.json").read_bytes())["weights"] == sha256_file(package)
+
+
+def test_what_another_engine_has_passed_with_is_not_taken_for_proven_on_the_cpu(
+    package: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.engines.prove_engine", lambda model, **_: (TorchEngine(model, 0.38, 1), []))
+    output = tmp_path / "film.ranges.json"
+    result = call(package, "--precision", "int8", "--calibrate", photographs, "-o", output)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("  calibrated for --precision int8\n")
+    assert json.loads(output.read_bytes())["coldest"] is None
+    with prove_engine(outlined(str(package)), "openvino", sizes=[(32, 32)])[0] as engine:
+        assert engine.precision != "int8"
 
 
 def test_what_no_engine_could_be_made_with_is_refused_before_ranges_are_measured(

@@ -366,3 +366,17 @@ def test_torch_engine_computes_in_float32(model: Model) -> None:
     with TorchEngine(model, 0.38, threads=2) as reference:
         assert reference(PICTURES.astype(np.float64)).dtype == np.float32
         assert "/f32/" in reference.key
+
+
+def test_torchs_own_errors_come_as_ours(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble: list[Exception] = [RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("no\nkernel")]
+
+    def fails(*_: object) -> None:
+        raise trouble.pop(0)
+
+    opened = TorchEngine(model, 0.38, 1)
+    monkeypatch.setattr(opened, "_graph", fails)
+    with pytest.raises(OutOfMemoryError):
+        opened(PICTURES[:1])
+    with pytest.raises(EngineError, match=r"^torch-.*: no kernel; try the precision fp32"):
+        opened(PICTURES[:1])

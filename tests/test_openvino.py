@@ -24,7 +24,7 @@ from model.engines.selftest import LIMITS, differences
 from model.exported import cached_onnx
 from model.sealed import keep, unsealed
 from model.weights import Model
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, OutOfMemoryError
 
 PICTURES = golden_frames(64, 96)
 
@@ -216,6 +216,24 @@ def test_what_cannot_be_kept_costs_no_picture(
         np.testing.assert_array_equal(engine(PICTURES), expected)
     assert caplog.text.count("not kept") == 1
     assert not list(blobs.iterdir())
+
+
+def test_memory_running_out_while_what_is_kept_is_read_does_not_cost_it(
+    model: Model, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenVINOEngine(model, 0.38, 2) as engine:
+        engine(PICTURES)
+    (kept,) = blobs.iterdir()
+    before = kept.stat().st_ino
+
+    def full(*_: object) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(openvino.Core, "import_model", full)
+    monkeypatch.setattr(openvino.Core, "compile_model", lambda *_: pytest.fail("compiles"))
+    with OpenVINOEngine(model, 0.38, 2) as engine, pytest.raises(OutOfMemoryError):
+        engine(PICTURES)
+    assert kept.stat().st_ino == before
 
 
 def test_a_large_graph_is_not_kept(model: Model, blobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

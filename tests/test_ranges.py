@@ -72,7 +72,7 @@ def test_the_ranges_shipped_are_of_the_weights_shipped(name: str) -> None:
     assert set(ranges_of(model).of) == names
 
 
-REMEDY = "; INT8 is not used; to have ranges: reelcolor compile default --precision int8 --calibrate PHOTOGRAPHS"
+REMEDY = "; INT8 is not used; measure them with reelcolor compile default --precision int8 --calibrate PHOTOGRAPHS"
 
 
 def edited(old: str, new: str) -> Callable[[Path], object]:
@@ -161,7 +161,7 @@ def test_ranges_measured_here_come_first_and_those_shipped_stand_in_for_damaged_
     with engine:
         assert f"/int8-{shipped.digest}/" in engine.key
         (note,) = engine.notes
-    assert note.startswith(f"{path}: is truncated or was changed; those shipped are used instead; to have ranges: ")
+    assert note.startswith(f"{path}: is truncated or was changed; those shipped are used instead; measure them with ")
     assert warnings(caplog) == [note]
 
 

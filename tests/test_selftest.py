@@ -305,6 +305,20 @@ def test_a_gpu_is_used_where_there_is_one(
     assert asked == ["_openvino"]
 
 
+def test_a_gpu_whose_memory_runs_out_does_not_give_way_to_the_cpu(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OutOfMemoryError("no room")
+
+    monkeypatch.setattr(engines, "_has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "has_tensorrt", lambda: False)
+    monkeypatch.setattr(engines, "_cuda", full)
+    monkeypatch.setattr(engines, "_openvino", lambda _: pytest.fail("takes the CPU"))
+    with pytest.raises(OutOfMemoryError):
+        open_engine(model)
+
+
 @pytest.mark.parametrize(
     ("gpu", "tensorrt", "precision", "expected"),
     [

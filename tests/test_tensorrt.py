@@ -20,7 +20,10 @@ import pytest
 import torch
 from trt_api import Reader, signatures, tensorrt
 
+from model import engines
 from model.bins import gamut_bins
+from model.engines import base
+from model.engines.golden import reference
 from model.engines.plans import Machine, plan_folder
 from model.engines.ranges import Ranges
 from model.networks.unet import UNet, UNetConfig
@@ -171,6 +174,14 @@ def test_tensorrts_own_words_reach_the_error(module: Any) -> None:
     assert module.Progress().step_complete("tactics", 1) is True
 
 
+def test_a_build_says_which_phase_it_is_in(module: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "model")
+    progress = module.Progress()
+    progress.phase_start("Timing", "Building", 7)
+    progress.phase_finish("Timing")
+    assert caplog.messages == ["TensorRT: Building: Timing, 7 steps"]
+
+
 def test_a_picture_size_is_compiled_once_and_kept(
     module: Any, model: Model, built: list[tuple[int, ...]], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,6 +225,65 @@ def test_eight_bits_are_compiled_from_the_graph_in_float16_and_named_by_their_ra
         engine(PICTURES)
         assert engine.key == f"tensorrt-11.4.0.106-sm90/{precision.replace('fp', 'f')}-{ranges.digest}/{'ab' * 6}/T0.38"
     assert compiled == [(f"graph fp16 in {precision}".encode(), precision)]
+
+
+@pytest.mark.parametrize(("precision", "asks"), [("auto", False), ("int8", True), ("fp8", True)])
+def test_it_is_opened_with_ranges_where_8_bits_are_asked_for(
+    module: Any, model: Model, monkeypatch: pytest.MonkeyPatch, precision: Any, asks: bool
+) -> None:
+    opened: list[tuple[str, object]] = []
+
+    class Engine(base.Engine):
+        runtime = "fake"
+
+        def __init__(self, model: Model, temperature: float, precision: Any, ranges: object) -> None:
+            super().__init__(model, temperature, precision=precision)
+            opened.append((precision, ranges))
+
+        def compute(self, lightness: np.ndarray) -> np.ndarray:
+            return reference(self.model, self.temperature, lightness)
+
+    found = Ranges(model.sha256, {"stem.0": (-0.5, 0.5)})
+    monkeypatch.setattr(engines, "has_tensorrt", lambda: True)
+    monkeypatch.setattr(module, "TensorRTEngine", Engine)
+    monkeypatch.setattr("model.engines.ranges.find_ranges", lambda _: (found, ("the cache: is damaged",)))
+    engine, verdicts = engines.prove_engine(model, "tensorrt", precision=precision, sizes=[(32, 64)])
+    assert opened == ([(precision, found)] if asks else [("fp16", None)])
+    assert len(verdicts) == 1, "minutes of compiling are not spent unasked on every size"
+    assert engine.notes == ("the cache: is damaged",) * asks
+    other = Ranges(model.sha256, {})
+    engine, _ = engines.prove_engine(model, "tensorrt", precision="int8", sizes=[(32, 64)], ranges=other)
+    assert (opened[-1], engine.notes) == (("int8", other), ())
+
+
+def test_without_tensorrt_it_says_what_to_do(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "has_tensorrt", lambda: False)
+    with pytest.raises(EngineError, match="TensorRT is not installed; pip install tensorrt, or choose"):
+        engines.prove_engine(model, "tensorrt")
+
+
+def test_a_runtime_that_cannot_be_made_is_one_line(
+    module: Any, model: Model, built: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(module.trt, "Runtime", broken)
+    with pytest.raises(EngineError, match=r"^tensorrt-.*: pybind11::init\(\): factory function returned nullptr; try"):
+        module.TensorRTEngine(model, 0.38)
+
+
+def test_the_size_used_longest_ago_is_closed_when_there_are_too_many(
+    module: Any, model: Model, built: list[tuple[int, ...]]
+) -> None:
+    sizes = [(32, 32 * n) for n in range(1, 10)]
+    with module.TensorRTEngine(model, 0.38, lanes=1) as engine:
+        for h, w in sizes[:8]:
+            engine(np.zeros((1, 1, h, w), np.float32) + 60)
+        engine(np.zeros((1, 1, *sizes[0]), np.float32) + 60)
+        engine(np.zeros((1, 1, *sizes[8]), np.float32) + 60)
+        assert [kind[1:] for kind in engine._lanes] == [*sizes[2:8], sizes[0], sizes[8]]
+    assert len(FakeLane.made) == 9
 
 
 def test_fp8_is_refused_where_the_gpu_has_none(

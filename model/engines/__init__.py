@@ -108,7 +108,7 @@ class _Wish:
             return self.ranges, ()
         ranges, wrong = find_ranges(self.model)
         if ranges is None and self.precision != "auto":
-            ranges_of(self.model)
+            return ranges_of(self.model), ()  # raises, with what is wrong
         for line in wrong:
             _log.warning(line)
         return ranges, wrong

@@ -150,7 +150,7 @@ def _is_shipped(model: Subject) -> bool:
 
 def _remedy(model: Subject) -> str:
     name = model.name if _is_shipped(model) else f"{model.name}{PACKAGE}"
-    return f"to have ranges: reelcolor compile {name} --precision int8 --calibrate PHOTOGRAPHS"
+    return f"measure them with reelcolor compile {name} --precision int8 --calibrate PHOTOGRAPHS"
 
 
 def _read(data: bytes) -> Ranges:
