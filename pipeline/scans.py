@@ -41,9 +41,8 @@ def scan_source(pattern_or_folder: str, fps: Fraction) -> Source:
     gap = next((a + 1 for a, b in itertools.pairwise(numbers) if b != a + 1), None)
     if gap is not None:
         before, width, after = _split(pattern)
-        raise InputError(
-            f"{before}{gap:0{width}d}{after}: is missing from the scan; add it or renumber the images after it"
-        )
+        missing = files[numbers[0]].with_name(f"{before}{gap:0{width}d}{after}")
+        raise InputError(f"{missing}: is missing from the scan; add it or renumber the images after it")
     rate = f"{fps.numerator}/{fps.denominator}"
     options = (("framerate", rate), ("pattern_type", "sequence"), ("start_number", str(numbers[0])))
     return Source(pattern, "image2", options)
@@ -82,7 +81,10 @@ def _folder_pattern(folder: Path) -> str:
 
 def _matching(pattern: str) -> dict[int, Path]:
     """Number → file, of the files that `pattern` names."""
-    folder = Path(_unescape(str(Path(pattern).parent)))
+    parent = str(Path(pattern).parent)
+    if "%" in parent.replace("%%", ""):
+        raise InputError(f"{pattern}: a folder's name stands as it is, but for %; write %% in its place")
+    folder = Path(_unescape(parent))
     before, width, after = _split(pattern)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
