@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.results import Report, Result
-from jobs.text import clock, printable
+from jobs.text import clock, named, printable
 
 if TYPE_CHECKING:
     from rich.console import Console as Rich
@@ -55,7 +55,7 @@ class Console:
     def begin(self, reels: Sequence[tuple[str, str, int, int]]) -> None:
         """Work begins on these reels: (id, input, frames, frames done before)."""
         self._totals = {reel_id: frames for reel_id, _, frames, _ in reels}
-        self._names = {reel_id: printable(path.rpartition("/")[2] or path) for reel_id, path, _, _ in reels}
+        self._names = {reel_id: named(path.rpartition("/")[2] or path) for reel_id, path, _, _ in reels}
         self._done = {reel_id: done for reel_id, _, _, done in reels}
         self._sum = self._at_start = sum(self._done.values())
         self._started = self._spoken = time.monotonic()
@@ -109,7 +109,7 @@ class Console:
         colours = {"done": "green", "skipped": "cyan", "failed": "red"}
         for r in results:
             cells = (r.input, r.output or "", str(r.frames or ""), f"{r.fps:.1f}" if r.fps else "")
-            table.add_row(Text(r.status, colours[r.status]), *(Text(printable(cell)) for cell in cells))
+            table.add_row(Text(r.status, colours[r.status]), *(Text(named(cell)) for cell in cells))
         self._rich.print(table)
         counts = {status: sum(r.status == status for r in results) for status in colours}
         self.note(", ".join(f"{n} {status}" for status, n in counts.items() if n))
@@ -152,7 +152,8 @@ def result_line(result: Result) -> str:
     if result.status == "failed":
         return f"failed: {result.error}"
     warnings = "".join(f"\n  note: {w}" for w in result.warnings)
+    way = f"{named(result.input)} → {named(str(result.output))}"
     if result.status == "skipped":
-        return f"already done: {result.input} → {result.output}"
+        return f"already done: {way}"
     speed = f" at {result.fps:.1f} fps" if result.fps else ""
-    return f"done: {result.input} → {result.output}, {result.frames} frames{speed}{warnings}"
+    return f"done: {way}, {result.frames} frames{speed}{warnings}"

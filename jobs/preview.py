@@ -21,7 +21,7 @@ from jobs.measure import Measured, measure
 from jobs.plan import Planner, plan_all, settle_names
 from jobs.reels import AlbumReel, Reel, VideoReel
 from jobs.request import Colouring, Request, default_colouring, job_of, sources_of
-from jobs.text import clock, printable, size
+from jobs.text import clock, named, printable, size
 from pipeline.storage import free_bytes
 
 _SHOWN = 100  # reels described in words, and lines of what is left out or done; --json has all
@@ -230,7 +230,7 @@ def _problems(request: Request, job: Job, reels: Sequence[Reel]) -> list[str]:
 
 def _input_lines(parts: Sequence[tuple[Reel, Cost]]) -> list[str]:
     reel = parts[0][0]
-    lines = [f"{reel.input} → {reel.output}"]
+    lines = [f"{named(reel.input)} → {named(str(reel.output))}"]
     if isinstance(reel, VideoReel):
         info, spec = reel.info, reel.spec
         tags = [

@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
 
 
+def named(path: str) -> str:
+    """A file's name on one line: its line breaks are escaped, too, or it could say what no run has said."""
+    return printable(path).replace("\n", "\\n")
+
+
 def one_line(text: str) -> str:
     """Text without line breaks."""
     return " ".join(text.split())

@@ -276,7 +276,7 @@ def test_json_is_json_where_nothing_could_be_done(
 
 
 def test_names_that_no_terminal_can_show(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9 \x1b[31mred [bold]\xff.mkv")
+    name = os.fsdecode(b"caf\xe9\nfailed: \x1b[31mred [bold]\xff.mkv")
     source = write(tmp_path / "a.mkv", **SIZE).rename(tmp_path / name)
     result = call("colorize", source, "-o", tmp_path / "out", "--json", "--preset", "ultrafast")
     assert result.exit_code == 0, result.output
@@ -284,7 +284,9 @@ def test_names_that_no_terminal_can_show(tmp_path: Path) -> None:
     assert Path(reel["output"]) == tmp_path / "out" / name
     assert Path(reel["output"]).exists()
     assert "\x1b" not in result.stderr
+    assert not [line for line in result.stderr.splitlines() if line.startswith("failed")]
     assert "[bold]" in result.stderr
+    assert len(call("colorize", source, "-o", tmp_path / "other", "--dry-run").stdout.splitlines()[0].split("→")) == 2
     assert call("probe", source).exit_code == 0
 
 
