@@ -21,15 +21,15 @@ _LOOKED_AT = tuple(1 << 20 + bits for bits in (4, 6, 8))  # bytes at the beginni
 _UNKNOWN = "none"  # FFmpeg's codec of what is no stream at all, but damage that looks like the beginning of one
 
 
-def seen_whole(source: Source, late: Sequence[LateStream]) -> tuple[Source, list[str]]:
+def seen_whole(source: Source, late: Sequence[LateStream], untold_sound: bool) -> tuple[Source, list[str]]:
     """(the source, looking as far for its other streams as is needed and possible, what is still left out, in words).
 
-    Raises InputError where one is a film.
+    late, untold_sound: as in PacketIndex. Raises InputError where one is a film.
     """
     for stream in late:
         if stream.kind == "video" and stream.codec != _UNKNOWN:
             raise in_parts(source, stream.codec)
-    wanted = len(late) + _untold_sounds(source)
+    wanted = len(late) + (_untold_sounds(source) if untold_sound else 0)
     source, streams = _looking_further(source, wanted) if wanted else (source, 0)
     unseen = [stream for stream in late if stream.index >= streams]
     return source, [f"{stream.kind} ({stream.codec}) that begins in its middle is left out" for stream in unseen]

@@ -18,6 +18,7 @@ from pipeline.demux import (
     DecodeReport,
     LateStream,
     check_file,
+    is_unknown,
     late_streams,
     main_stream,
     open_media,
@@ -52,6 +53,7 @@ class PacketIndex:
     field. field_packets: pictures came in two packets, one a field; the duration of the first is 0 then. shapes: what
     pictures are like, where headers differ. fields: how many pictures say that they are interlaced, top and bottom
     field first, in H.264, MPEG-2 and MPEG-4, where each says so. late: streams that begin after the file was opened.
+    untold_sound: one that is announced at the file's beginning, but has not begun where FFmpeg looked.
     """
 
     pts: NDArray[np.int64]
@@ -65,6 +67,7 @@ class PacketIndex:
     shapes: tuple[Shape, ...] = ()
     fields: tuple[int, int] = (0, 0)
     late: tuple[LateStream, ...] = ()
+    untold_sound: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -155,7 +158,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
                     shown[-1], duration[-2], apart = False, 0, True
                 elif shown[-1]:
                     interlaced[fields.order] += 1
-        late = late_streams(container)
+        late, untold_sound = late_streams(container), any(map(is_unknown, container.streams.audio))
     return PacketIndex(
         np.array(pts, np.int64),
         np.array(dts, np.int64),
@@ -168,4 +171,5 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
         watch.shapes() if watch else (),
         (interlaced["tff"], interlaced["bff"]),
         late,
+        untold_sound,
     )

@@ -78,7 +78,7 @@ def probe(source: Source, fps: Fraction | None = None) -> StreamInfo:
     there is nothing that can be coloured, StorageError where reading fails.
     """
     index = packet_index(source)
-    source, left_behind = seen_whole(source, index.late)
+    source, left_behind = seen_whole(source, index.late, index.untold_sound)
     if not index.shown.any():
         raise InputError(f"{source.url}: {_why_nothing(index)}")
     with open_media(source) as container:

@@ -118,7 +118,7 @@ def _rate_of(pictures: int, seconds: Fraction, declared: Fraction | None) -> Fra
     """
     measured = (pictures - 1) / seconds if seconds else DEFAULT_FPS
     near = declared is not None and abs(declared / measured - 1) < _NEARLY
-    return cast(Fraction, declared) if near else measured.limit_denominator(100_000) or DEFAULT_FPS
+    return cast(Fraction, declared) if near else measured.limit_denominator(100_000) or declared or DEFAULT_FPS
 
 
 def _timelines(told: NDArray[np.int64], moved: NDArray[np.int64], time_base: Fraction) -> tuple[Timeline, ...]:
