@@ -18,16 +18,20 @@ from pipeline.errors import InputError, RecipeError
 IDENTITY = {"recipe": {"training": {"seed": 3}, "name": "x"}, "base": None}
 
 
-def made() -> State:
+on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no NVIDIA GPU")]
+
+
+def made(device: str = "cpu", fused: bool = False) -> State:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(device)
     average = {name: value.clone() for name, value in net.state_dict().items()}
-    return State(net, average, torch.optim.AdamW(net.parameters(), 0.1))
+    return State(net, average, torch.optim.AdamW(net.parameters(), 0.1, fused=fused))
 
 
 def step(state: State) -> float:
     state.optimizer.zero_grad()
-    loss = state.network(torch.linspace(-1, 1, 200).reshape(2, 1, 10, 10)).square().mean()
+    pictures = torch.linspace(-1, 1, 200).reshape(2, 1, 10, 10).to(state.average["0.weight"])
+    loss = state.network(pictures).square().mean()
     loss.backward()
     state.optimizer.step()
     state.step += 1
@@ -35,8 +39,9 @@ def step(state: State) -> float:
     return loss.item()
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
-    state, restored = made(), made()
+@pytest.mark.parametrize(("device", "fused"), [("cpu", False), ("cpu", True), pytest.param("cuda", True, marks=on_gpu)])
+def test_everything_comes_back(tmp_path: Path, device: str, fused: bool) -> None:
+    state, restored = made(device, fused), made(device, fused)
     step(state)
     state.seconds, state.smooth, state.best, state.waited, state.samples = 1.5, 0.25, 0.1 + 0.2, 2, 7
     save_checkpoint(state, tmp_path / "c.safetensors", IDENTITY)
