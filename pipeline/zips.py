@@ -96,8 +96,8 @@ def find_directory(f: IO[bytes]) -> Directory:
     tail_start = max(0, end - END_HEAD.size - _FULL16)
     f.seek(tail_start)
     tail = f.read()
-    at = tail.rfind(END)
-    if at < 0 or len(tail) - at < END_HEAD.size:
+    at = _end_record(tail)
+    if at < 0:
         return Directory(end, 0, 0, 0, b"", whole=False)
     _, disk, first_disk, _, count, size, start, comment_size = END_HEAD.unpack_from(tail, at)
     comment = tail[at + END_HEAD.size :][:comment_size]
@@ -117,6 +117,18 @@ def find_directory(f: IO[bytes]) -> Directory:
     if shift < 0:
         raise InputError("the zip archive's central directory is not where the archive says")
     return Directory(start + shift, size, count, shift, comment)
+
+
+def _end_record(tail: bytes) -> int:
+    """Where the end record is in a file's last bytes, -1 if nowhere: the last whose comment ends where the file does.
+
+    Else the last, as where something was appended. A comment may hold the signature, too.
+    """
+    room = len(tail) - END_HEAD.size
+    at = last = tail.rfind(END, 0, max(0, room + len(END)))
+    while at >= 0 and END_HEAD.unpack_from(tail, at)[-1] != room - at:
+        at = tail.rfind(END, 0, at + len(END) - 1)
+    return last if at < 0 else at
 
 
 def read_directory(f: IO[bytes], directory: Directory) -> Iterator[ZipEntry]:

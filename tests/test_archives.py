@@ -223,6 +223,25 @@ def test_a_zip_with_something_before_it_is_read(tmp_path, name):
     assert album_kind(rewrite(url, lambda data: data[:5000])) is None
 
 
+@pytest.mark.parametrize(
+    ("comment", "after"),
+    [
+        (b"of PK\x05\x06 records", b""),
+        (b"PK\x05\x06" + bytes(40), b""),
+        (b"PK\x05\x06", b""),
+        (b"short PK\x05\x06", b"then more"),
+        (b"", b"then PK\x05\x06 more"),
+    ],
+)
+def test_a_zips_comment_may_hold_the_signature_of_its_end(tmp_path, comment, after):
+    path = make_zip(tmp_path / "a.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+    album = list_members(rewrite(path, lambda data: data + after))
+    assert [member.name for member in album.members] == list(FILES)
+    assert not album.errors
+
+
 def test_the_last_part_of_a_split_zip_is_named(tmp_path):
     """It begins with a member's data, so that only its directory tells what it is."""
     parts = make_zip(tmp_path / "a.zip")
