@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import logging
 import os
 import time
@@ -12,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.storage import write_bytes
+from pipeline.storage import half_written, write_bytes
 
 _ABANDONED = 3600.0  # seconds after which a file that is being written is taken for one whose writer was killed
 _log = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ def _say(line: str) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what writers of a file have left that were killed meanwhile (see `storage.replacing`)."""
+    """Remove what writers of a file have left that were killed meanwhile."""
     with contextlib.suppress(OSError):
-        for part in path.parent.glob(f".{glob.escape(path.name[:80])}.*.part"):
+        for part in half_written(path):
             if part.stat().st_mtime < time.time() - _ABANDONED:
                 part.unlink()

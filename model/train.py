@@ -89,7 +89,8 @@ def step(task: Task, state: State, network: nn.Module, rgb: Tensor, order: Order
     lightness, chroma = task.inputs(rgb, order.step, group.rank)
     mean = group.mean(gradients(task, network, lightness, chroma))
     clipped = torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
-    loss, norm = (float(value) for value in torch.stack([mean, clipped]).tolist())
+    told: list[float] = torch.stack([mean, clipped]).tolist()  # one wait for the device
+    loss, norm = told
     if not math.isfinite(loss + norm):
         raise EngineError(
             f"the loss is {loss} and its gradient {norm} at step {order.step}; the checkpoint before it is kept: lower "

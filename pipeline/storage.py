@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import io
 import os
@@ -98,6 +99,15 @@ def is_full(code: int | None) -> bool:
     return code in (errno.ENOSPC, errno.EDQUOT)
 
 
+def half_written(path: Path) -> Iterator[Path]:
+    """What `replacing` has begun for a local path and not ended: it is being written, or its writer was killed."""
+    return path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*.part")
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name[:80]}."
+
+
 @contextmanager
 def replacing(path: str | Place, suffix: str = ".part", *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary local file; on success it becomes `path`, on failure it is removed.
@@ -116,7 +126,7 @@ def replacing(path: str | Place, suffix: str = ".part", *, replace: bool = True)
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(target), suffix=suffix, dir=target.parent)
         os.close(handle)
     except OSError as e:
         raise storage_error(target, e) from e

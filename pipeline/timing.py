@@ -28,7 +28,7 @@ _CLOCK = Fraction(1 << 33, 90000)  # seconds; more than half ahead is rather beh
 _JITTER_SECONDS = 0.0006  # deviation from an even grid that rounding to milliseconds explains
 _JITTER_TICKS = 0.6  # and rounding to the time base
 _FEW_UNTOLD = 1.1  # pictures for each with a time of its own; their rate is then measured by the latter alone
-_NEARLY = 0.2
+_NEARLY = 0.2  # relative difference of the rate that is measured so from the one that headers claim
 _NEAR, _SAME = 2e-3, 1e-4  # relative difference of rates; 24 and 24000/1001 differ by 1e-3
 _COMMON_RATES = (
     *(Fraction(n) for n in (*range(1, 31), 48, 50, 60, 72, 75, 90, 96, 100, 120, 144, 200, 240)),

@@ -102,13 +102,13 @@ class _Wish:
 
     def known_ranges(self) -> tuple[Ranges | None, tuple[str, ...]]:
         """What 8 bits would be made of, and notes; raises EngineError where 8 bits are asked for and cannot be made."""
-        from model.engines.ranges import find_ranges, ranges_of
+        from model.engines.ranges import find_ranges, no_ranges
 
         if self.ranges is not None:
             return self.ranges, ()
         ranges, wrong = find_ranges(self.model)
         if ranges is None and self.precision != "auto":
-            return ranges_of(self.model), ()  # raises, with what is wrong
+            raise no_ranges(self.model, wrong)
         for line in wrong:
             _log.warning(line)
         return ranges, wrong

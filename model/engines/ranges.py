@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,13 @@ def ranges_of(model: Subject) -> Ranges:
     """Those of `find_ranges`; raises EngineError, with what is wrong, where there are none."""
     ranges, wrong = find_ranges(model)
     if ranges is None:
-        raise EngineError("; ".join(wrong) or f"{model.name}: no ranges for 8 bits on this machine; {_remedy(model)}")
+        raise no_ranges(model, wrong)
     return ranges
+
+
+def no_ranges(model: Subject, wrong: Sequence[str]) -> EngineError:
+    """That there are none, or what is wrong with those that there are."""
+    return EngineError("; ".join(wrong) or f"{model.name}: no ranges for 8 bits on this machine; {_remedy(model)}")
 
 
 def keep_ranges(model: Subject, ranges: Ranges) -> None:
