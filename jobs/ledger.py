@@ -30,6 +30,7 @@ from jobs.records import Done, Record, write_json
 from pipeline.errors import InputError, StorageError
 from pipeline.frames import Segment
 from pipeline.storage import Place, files_below, hashed
+from pipeline.stores import part_prefix
 
 FOLDER = ".reelcolor"
 FAILED = "failed.json"
@@ -163,7 +164,7 @@ class ReelLedger:
         if self.announced() is None:
             return
         for folder in {path.parent for path in targets}:
-            names = {f".{path.name[:80]}." for path in targets if path.parent == folder}
+            names = {part_prefix(path.name) for path in targets if path.parent == folder}
             for part in folder.glob(_PART):
                 if any(part.name.startswith(name) for name in names):
                     part.unlink(missing_ok=True)

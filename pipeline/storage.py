@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 from pipeline.errors import InputError, NoRoomError, StorageError, UnreadableError
 from pipeline.ranges import StoredObject
 from pipeline.scratch import scratch_file
-from pipeline.stores import StorePath
+from pipeline.stores import StorePath, part_prefix
 
 Place = Path | StorePath
 
@@ -39,6 +39,23 @@ def local_path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is to be seen there; Path.is_dir raises where a name is too long, or may not be asked for."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def absence(path: Path) -> str:
+    """Why nothing is found under a name."""
+    try:
+        path.lstat()
+    except OSError as e:
+        if not isinstance(e, FileNotFoundError):
+            return f"cannot be read: {e.strerror}"
+    except ValueError:  # a NUL, from a list
+        pass
+    return "no such file or folder"
+
+
 def place(url: str | Place) -> Place:
     """A path or URL as a Place; raises StorageError where the URL holds credentials."""
     if not isinstance(url, str):
@@ -49,7 +66,7 @@ def place(url: str | Place) -> Place:
 def open_input(url: str) -> IO[bytes]:
     """Open for seekable binary reading; raises InputError where there is nothing to read.
 
-    What cannot be read later, as on a disk with bad sectors, is an UnreadableError.
+    What may not be read, or cannot be later, as on a disk with bad sectors, is an UnreadableError.
     """
     try:
         where = readable(url)
@@ -58,6 +75,8 @@ def open_input(url: str) -> IO[bytes]:
         raise InputError(f"{url}: no such file") from e
     except IsADirectoryError as e:
         raise InputError(f"{url}: is a folder, expected a file") from e
+    except PermissionError as e:
+        raise UnreadableError(f"{url}: cannot be read: {e.strerror}") from e
     except OSError as e:
         raise StorageError(f"{url}: cannot be read: {e.strerror or e}") from e
 
@@ -101,11 +120,7 @@ def is_full(code: int | None) -> bool:
 
 def half_written(path: Path) -> Iterator[Path]:
     """What `replacing` has begun for a local path and not ended: it is being written, or its writer was killed."""
-    return path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*.part")
-
-
-def _temporary_prefix(path: Path) -> str:
-    return f".{path.name[:80]}."
+    return path.parent.glob(f"{glob.escape(part_prefix(path.name))}*.part")
 
 
 @contextmanager
@@ -126,7 +141,7 @@ def replacing(path: str | Place, suffix: str = ".part", *, replace: bool = True)
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(target), suffix=suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=part_prefix(target.name), suffix=suffix, dir=target.parent)
         os.close(handle)
     except OSError as e:
         raise storage_error(target, e) from e
@@ -151,6 +166,16 @@ def local_file(path: Place) -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     yield path
+
+
+def check_folder(path: Path) -> None:
+    """Raise StorageError where there is no folder to write into and none can be made, as far as that is to be seen."""
+    there = next(filter(os.path.lexists, (path, *path.parents)))
+    if not is_folder(there):
+        what = "is a broken link" if there.is_symlink() else "is a file"
+        raise StorageError(f"{there}: {what}, expected an output folder; choose another with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"{there}: cannot be written to; change its permissions, or choose another folder with -o")
 
 
 def make_folder(path: Path) -> None:
@@ -239,7 +264,7 @@ def first_existing(paths: Sequence[Place]) -> Place | None:
 def free_bytes(folder: Place) -> int:
     """Room for what is to be written into a folder: on its disk, or for a store in scratch, which it passes through."""
     where = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
-    return shutil.disk_usage(next(f for f in (where, *where.parents) if f.is_dir())).free
+    return shutil.disk_usage(next(filter(is_folder, (where, *where.parents)))).free
 
 
 def check_room(folder: Place, needed: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 import re
 import secrets
@@ -172,7 +173,7 @@ class StorePath:
 
     def _renamed(self, write: Callable[[Any, str], Any]) -> None:
         """Have `write` write beside the name, then rename."""
-        parent, part = self.parent, f".{self.name[:80]}.{secrets.token_hex(4)}.part"
+        parent, part = self.parent, f"{part_prefix(self.name)}{secrets.token_hex(4)}.part"
 
         def put(fs: Any, path: str) -> None:
             folder = path.rpartition("/")[0]
@@ -186,6 +187,11 @@ class StorePath:
                 raise
 
         attempt((parent / self.name).url, _WRITING, put)
+
+
+def part_prefix(name: str) -> str:
+    """How the name of a file begins that will be called `name`: with 80 bytes of it, so that any name leaves room."""
+    return f".{os.fsencode(name)[:80].decode(errors='ignore')}."
 
 
 def attempt(url: str, failed: str, action: Callable[[Any, str], T]) -> T:

@@ -36,6 +36,15 @@ def test_the_name_appears_only_when_the_content_is_whole(tmp_path: Path) -> None
     assert target.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+@pytest.mark.parametrize("name", ["\U0001f600" * 63, "\u6f22" * 85, "x" * 255, os.fsdecode(b"\xe9" * 255)])
+def test_the_longest_names_leave_room_for_half_written_files(tmp_path: Path, name: str) -> None:
+    """File systems count bytes, of which a character may have four."""
+    target = tmp_path / name
+    with storage.replacing(target) as temporary:
+        assert list(storage.half_written(target)) == [temporary]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_disk_full_says_what_to_do() -> None:
     error = storage.storage_error("/out/film.mkv", OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(error, NoRoomError)
@@ -63,6 +72,19 @@ def test_hash_and_fingerprint_agree_with_hashlib(tmp_path: Path) -> None:
     assert before["bytes"] == len(data)
     path.write_bytes(data[:-1] + b"\0" if data[-1] else data[:-1] + b"\1")
     assert storage.fingerprint(str(path)) != before
+
+
+def test_where_no_folder_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.check_folder(tmp_path / "not/there/yet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, what in (("file", "a file"), ("link", "a broken link")):
+        with pytest.raises(StorageError, match=f"^{tmp_path}/{name}: is {what}, expected an output folder"):
+            storage.check_folder(tmp_path / name / "out")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may do anything
+    with pytest.raises(StorageError, match=f"^{tmp_path}: cannot be written to"):
+        storage.check_folder(tmp_path / "out")
 
 
 def test_missing_file_and_folder_are_input_errors(tmp_path: Path) -> None:
