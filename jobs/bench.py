@@ -71,7 +71,7 @@ def bench(request: Request, told: Told | None = None) -> dict[str, Any]:
 @contextmanager
 def _folder_for(output: Path) -> Iterator[None]:
     """The output folder, made before anything is measured, and not left behind where nothing could be."""
-    existed = output.exists()
+    existed = os.path.lexists(output)
     make_folder(output)
     try:
         yield

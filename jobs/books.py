@@ -17,6 +17,7 @@ from jobs.metrics import Meters
 from jobs.results import Report, Result, whole
 from jobs.survey import State
 from jobs.tasks import Task
+from jobs.text import named
 from pipeline.errors import StorageError
 
 _INTERRUPTED = "interrupted; run the same command again to go on from here"
@@ -50,8 +51,8 @@ class Books:
 
     def note(self, line: str) -> None:
         """Something worth a line."""
-        self.console.note(line)
-        self._journal.line(line)
+        self.console.note(named(line))
+        self._journal.line(named(line))
 
     def stop(self, why: str) -> None:
         """Nothing more can be done in this run."""
@@ -108,7 +109,7 @@ class Books:
             if result.status != "failed":
                 ledger.forget_failed()
                 return
-            self._journal.line(f"failed: {result.error}")
+            self._journal.line(named(f"failed: {result.error}"))
             when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             entry = {"input": result.input, "output": result.output, "segment": task.name if task else None}
             reason = why or Failure("storage", result.error or "")

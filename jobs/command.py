@@ -24,9 +24,16 @@ debug_option = click.option("--debug", is_flag=True, help="Show tracebacks and F
 class Command(click.Command):
     """Turns our errors into what the shell expects: usage 2, anything else 1, interrupted 130."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click has it; an empty argument would stand for the folder that one is in."""
+        if "" in args:
+            raise click.UsageError("an argument is empty, as that of a variable which is not set", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with the error tree translated."""
-        from jobs.text import log_everything, printable
+        from jobs.failures import failure
+        from jobs.text import log_everything, named, printable
 
         debug = bool(ctx.params.get("debug"))
         try:
@@ -36,12 +43,15 @@ class Command(click.Command):
                 return super().invoke(ctx)
         except RecipeError as e:
             raise click.UsageError(printable(str(e)), ctx) from e
-        except ReelcolorError as e:
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's to act on
+        except Exception as e:
+            said = str(e) if isinstance(e, ReelcolorError) else failure(e).message
             if ctx.params.get("as_json"):
-                click.echo(json.dumps(self.failed(ctx, str(e)), indent=1))
+                click.echo(json.dumps(self.failed(ctx, said), indent=1))
             if debug:
                 raise
-            raise click.ClickException(printable(str(e))) from e
+            raise click.ClickException(named(said)) from e
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(_INTERRUPTED)

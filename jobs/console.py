@@ -46,11 +46,11 @@ class Console:
         """A source, one of so many, is about to be read for the first time."""
         if self._debug or time.monotonic() - self._spoken >= _LINE_SECONDS:
             self._spoken = time.monotonic()
-            self.note(f"reading {path}, {number} of {of}")
+            self.note(f"reading {named(path)}, {number} of {of}")
 
     def sampling(self, path: str, number: int, of: int) -> None:
         """Shots of a source, one of so many, are about to be coloured."""
-        self.note(f"measuring {path}, {number} of {of}")
+        self.note(f"measuring {named(path)}, {number} of {of}")
 
     def begin(self, reels: Sequence[tuple[str, str, int, int]]) -> None:
         """Work begins on these reels: (id, input, frames, frames done before)."""
@@ -150,8 +150,8 @@ def _bars(rich: Rich) -> Progress:
 def result_line(result: Result) -> str:
     """A result in one line, warnings included."""
     if result.status == "failed":
-        return f"failed: {result.error}"
-    warnings = "".join(f"\n  note: {w}" for w in result.warnings)
+        return f"failed: {named(str(result.error))}"
+    warnings = "".join(f"\n  note: {named(w)}" for w in result.warnings)
     way = f"{named(result.input)} → {named(str(result.output))}"
     if result.status == "skipped":
         return f"already done: {way}"

@@ -13,7 +13,7 @@ from jobs.failures import failure
 from jobs.inputs import Item, find_inputs
 from jobs.recipe import Recipe
 from jobs.records import plain
-from jobs.text import size
+from jobs.text import named, size
 from pipeline.frames import FrameBatch, Source, StreamInfo
 
 _LOOKS = 8  # pictures in which colour is looked for, spread over the reel
@@ -107,14 +107,15 @@ def _samples(info: StreamInfo) -> Iterator[FrameBatch]:
 
 def in_words(d: dict[str, Any]) -> str:
     """A description for reading."""
+    name = named(d["input"])
     if d["error"]:
-        return f"{d['input']}: {str(d['error']).removeprefix(d['input'] + ': ')}"
+        return f"{name}: {named(str(d['error']).removeprefix(d['input'] + ': '))}"
     if "members" in d:
         what = f"{d['kind']}, {d['images']} images of {d['members']} members, {size(d['bytes'])}"
-        return "\n".join([f"{d['input']}: {what}", *(f"  problem: {p}" for p in d["problems"])])
+        return "\n".join([f"{name}: {what}", *(f"  problem: {named(p)}" for p in d["problems"])])
     rate = f"{float(Fraction(d['fps'])):.3f}".rstrip("0").rstrip(".")
     lines = [
-        f"{d['input']}: {d['codec']} in {d['container']}, {d['width']}×{d['height']}"
+        f"{name}: {d['codec']} in {d['container']}, {d['width']}×{d['height']}"
         + (f", pixel aspect {d['sar']}" if d["sar"] != "1" else "")
         + (f", rotated {d['rotation']}°" if d["rotation"] else "")
         + (", mirrored" if d["mirrored"] else ""),

@@ -5,6 +5,7 @@ Nothing but lists is opened here; kinds are told from names (`kinds.py`) and by 
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -18,7 +19,7 @@ from jobs.kinds import kind_of
 from jobs.runs import runs
 from jobs.store_inputs import QUERIES, expand
 from pipeline.errors import ReelcolorError, StorageError
-from pipeline.storage import Place, is_local, local_path, place
+from pipeline.storage import Place, absence, is_folder, is_local, local_path, place
 from pipeline.stores import StorePath, redacted
 
 Kind = Literal["video", "album", "scan"]
@@ -94,7 +95,7 @@ class _Finder:
             self._add_list(argument[1:])
         elif not is_local(argument):
             self._add_url(argument)
-        elif path.is_dir():
+        elif is_folder(path):
             self._add_tree(path, path, PurePosixPath())
         elif os.path.lexists(path):
             self._add_file(path, path.parent, PurePosixPath(path.name), explicit=True)
@@ -105,7 +106,7 @@ class _Finder:
         elif _MAGIC.search(argument):
             self._add_glob(argument)
         else:
-            self._found.refused.append((argument, "no such file or folder"))
+            self._found.refused.append((argument, absence(path)))
 
     def result(self) -> Found:
         """The items in the order in which they were met."""
@@ -116,12 +117,16 @@ class _Finder:
     def _add_list(self, url: str) -> None:
         """Each line of a text file; blank ones, and those that begin with #, say nothing."""
         try:
-            lines = place(url).read_bytes().decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError, StorageError) as e:
-            plain = "no such file" if isinstance(e, FileNotFoundError) else str(e).removeprefix(f"{url}: ")
+            text = place(url).read_bytes().removeprefix(codecs.BOM_UTF8)
+        except (OSError, StorageError) as e:
+            said = getattr(e, "strerror", None) or str(e).removeprefix(f"{url}: ")
+            plain = "no such file" if isinstance(e, FileNotFoundError) else said
             self._found.refused.append((redacted(f"@{url}"), f"the list cannot be read: {plain}"))
             return
-        for line in map(str.strip, lines):
+        if b"\0" in text:
+            self._found.refused.append((redacted(f"@{url}"), "is no list: it holds bytes that no text does"))
+            return
+        for line in map(str.strip, os.fsdecode(text).split("\n")):
             if line.startswith("@"):
                 self._found.refused.append((line, f"is a list inside the list {url}; give it by itself"))
             elif line and not line.startswith("#"):
@@ -167,7 +172,7 @@ class _Finder:
         root = _fixed_part(pattern)
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob wants a root)
         for match in map(Path, matches):
-            if match.is_dir():
+            if is_folder(match):
                 self._add_tree(match, root, PurePosixPath(), repeats=False)
             else:
                 self._add_file(match, root, PurePosixPath(match.relative_to(root)), explicit=False)

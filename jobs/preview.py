@@ -128,10 +128,10 @@ class Preview:
         lines = [line for parts in self._inputs[:_SHOWN] for line in _input_lines(parts)]
         lines += _more(len(self._inputs), "to do")
         done = list(dict.fromkeys(self.done))
-        lines += [f"already done: {path}" for path in done[:_SHOWN]] + _more(len(done), "already done")
-        lines += [f"left out: {path}: {reason}" for path, reason in self.skipped[:_SHOWN]]
+        lines += [f"already done: {named(path)}" for path in done[:_SHOWN]] + _more(len(done), "already done")
+        lines += [f"left out: {named(path)}: {reason}" for path, reason in self.skipped[:_SHOWN]]
         lines += _more(len(self.skipped), "left out")
-        lines += [f"PROBLEM: {problem}" for problem in self.problems]
+        lines += [f"PROBLEM: {named(problem)}" for problem in self.problems]
         if self.reels:
             lines += self._summary() if self.measured else self._quick_summary()
             lines.append(f"  ({self.basis()})")

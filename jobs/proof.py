@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from jobs.kinds import kind_of
 from pipeline.errors import InputError
 from pipeline.frames import Source
-from pipeline.storage import is_local, place
+from pipeline.storage import is_folder, is_local, place
 
 
 def prove(source: str, output: str) -> dict[str, Any]:
     """Decode and compare; raises InputError where either cannot be read as a video, or is pictures."""
     from pipeline.verify import verify_reel
 
-    if place(output).is_dir():
+    where = place(output)
+    if is_folder(where) if isinstance(where, Path) else where.is_dir():
         raise InputError(f"{output}: is a folder, expected a video that reelcolor wrote")
     video = _source(source, output)
     for url in (source, output) if video.format is None else (output,):
@@ -40,7 +42,7 @@ def _source(source: str, output: str) -> Source:
 
     place(source)  # refused where it holds credentials
     path = Path(source)
-    if is_local(source) and (path.is_dir() or ("%" in path.name and not path.exists())):
+    if is_local(source) and (is_folder(path) or ("%" in path.name and not os.path.lexists(path))):
         return scan_source(source, probe(Source(output)).fps)
     return Source(source)
 

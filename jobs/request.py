@@ -15,8 +15,8 @@ from jobs.plan import encoder_settings, short_hash
 from jobs.recipe import Recipe
 from jobs.shares import Shares
 from jobs.worker import IN_FLIGHT, Opener
-from pipeline.errors import EngineError, InputError, StorageError
-from pipeline.storage import Place, is_local, local_path, place, sha256_file
+from pipeline.errors import EngineError, InputError
+from pipeline.storage import Place, check_folder, is_local, local_path, place, sha256_file
 
 if TYPE_CHECKING:
     from pipeline.infer import Colorizer
@@ -81,10 +81,10 @@ def default_colouring(recipe: Recipe) -> Colouring:
 def job_of(request: Request, colouring: Colouring) -> Job:
     """The job folder of a command: the same for the same inputs, recipe and weights.
 
-    Raises StorageError where a file is in OUTDIR's place.
+    Raises StorageError where OUTDIR is no folder that can be written to.
     """
-    if isinstance(request.outdir, Path) and request.outdir.is_file():
-        raise StorageError(f"{request.outdir}: is a file, expected an output folder; choose another with -o")
+    if isinstance(request.outdir, Path):
+        check_folder(request.outdir)
     inputs = [str(local_path(i).absolute()) if is_local(i) else i for i in request.inputs]
     return Job(request.outdir.absolute(), short_hash(*inputs, request.recipe.digest(), colouring.weights))
 

@@ -10,7 +10,7 @@ from jobs import journal
 from jobs.ledger import FAILED, Job
 from jobs.leftovers import kept_by
 from jobs.submitting import REQUEST, folder_of
-from jobs.text import clock, size
+from jobs.text import clock, named, size
 from pipeline.errors import ReelcolorError
 from pipeline.storage import Place, files_below
 
@@ -70,10 +70,10 @@ def in_words(status: dict[str, Any]) -> str:
     if status["stopped"]:
         lines.append(f"  stopped: {status['stopped']}")
     for entry in status["failures"]:
-        lines.append(f"  failed [{entry['class']}] {entry['error']}")
+        lines.append(f"  failed [{entry['class']}] {named(str(entry['error']))}")
         if entry["segment"] and entry["segment"] not in str(entry["error"]):
-            lines.append(f"    in {entry['segment']}")
-        lines.append(f"    log: {entry['log']}")
+            lines.append(f"    in {named(entry['segment'])}")
+        lines.append(f"    log: {named(str(entry['log']))}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def printable(text: str) -> str:
     """Line breaks stay; other control characters and lone surrogates are escaped."""
@@ -14,8 +16,8 @@ def named(path: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks."""
-    return " ".join(text.split())
+    """Text without line breaks, and without what is blank round them; other spaces may be part of a name."""
+    return re.sub(r"\s*\n\s*", " ", text.strip("\n"))
 
 
 def clock(seconds: float) -> str:

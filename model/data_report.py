@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.sources import SourceConfig
 from pipeline.color import rgb_to_lab
 from pipeline.errors import InputError
-from pipeline.storage import replacing
+from pipeline.storage import is_folder, replacing
 
 _LIMIT = 112  # |a*| and |b*| of 8-bit sRGB stay below 108
 _STEP = 2  # width of a histogram cell in a* and b*
@@ -112,7 +112,7 @@ def licences(sources: Sequence[SourceConfig], names: Sequence[Sequence[str]]) ->
 
 
 def _manifest(path: Path) -> dict[str, tuple[str, str, str]]:
-    found = (path if path.is_dir() else path.parent) / "MANIFEST.csv"
+    found = (path if is_folder(path) else path.parent) / "MANIFEST.csv"
     if not found.is_file():
         return {}
     try:

@@ -21,7 +21,7 @@ from pipeline.limits import DEFAULT_LIMITS
 from pipeline.pictures import Picture
 from pipeline.profiles import is_srgb, profile_space, to_srgb
 from pipeline.rendering import upright
-from pipeline.storage import fingerprint
+from pipeline.storage import absence, fingerprint, is_folder
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 _VIDEOS = frozenset({
@@ -87,12 +87,12 @@ class SourceFile:
 
 def source_files(config: SourceConfig) -> list[SourceFile]:
     """What to read, in a fixed order. Raises InputError where there is nothing, or a file is of no known kind."""
-    if Path(config.path).exists():
+    if os.path.lexists(config.path):
         return list(_files(config.path, ""))
     matched = sorted(glob.glob(config.path, recursive=True))  # noqa: PTH207
     if not matched:
         raise InputError(
-            f"{config.path}: no such file or folder; give an image, an archive, a video, a folder or a glob"
+            f"{config.path}: {absence(Path(config.path))}; give an image, an archive, a video, a folder or a glob"
         )
     return [file for path in matched for file in _files(path, "" if len(matched) == 1 else Path(path).name)]
 
@@ -111,7 +111,7 @@ def _files(path: str, inside: str) -> Iterator[SourceFile]:
 
 def file_identity(file: SourceFile) -> list[Any]:
     """What tells this file from another of its place: changed, it gives another list."""
-    if not Path(file.path).is_dir():
+    if not is_folder(file.path):
         return [file.kind, file.inside, Path(file.path).name, fingerprint(file.path)]
     images = [m.name for m in list_members(file.path).members if m.is_image]
     stats = [(Path(file.path) / name).lstat() for name in images]

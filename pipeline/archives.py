@@ -17,7 +17,7 @@ from pipeline.folder_members import list_folder, read_files
 from pipeline.limits import DEFAULT_LIMITS, Limits
 from pipeline.members import Album, AlbumKind, Member
 from pipeline.pictures import sniff
-from pipeline.storage import is_local, local_path, open_input
+from pipeline.storage import is_folder, is_local, local_path, open_input
 from pipeline.tar_members import CODECS, list_tar, read_tar
 from pipeline.zip_members import list_zip, read_zip
 
@@ -39,7 +39,7 @@ def album_kind(url: str) -> AlbumKind | None:
 
     Raises InputError for archives that are known and not read.
     """
-    if is_local(url) and local_path(url).is_dir():
+    if is_local(url) and is_folder(local_path(url)):
         return "folder"
     with open_input(url) as f:
         head = f.read(512)

@@ -4,7 +4,7 @@ ReelcolorError              exit 1; the command line prints the message and noth
 ├── InputError              the source is at fault: unreadable, empty, damaged
 │   └── UnsupportedError    the source is sound, but the chosen output cannot hold it
 ├── StorageError            reading or writing failed: permission, network
-│   ├── UnreadableError     what there is gives no data, as on a bad sector
+│   ├── UnreadableError     what there is gives no data: no permission, a bad sector
 │   └── NoRoomError         a disk is full, or is about to be
 ├── EngineError             the model or the engine that runs it
 │   └── OutOfMemoryError    a batch did not fit
@@ -36,7 +36,7 @@ class StorageError(ReelcolorError):
 
 
 class UnreadableError(StorageError):
-    """A local file is there and can be opened, but reading from it fails."""
+    """A local file is there, but may not be read, or reading from it fails."""
 
 
 class NoRoomError(StorageError):

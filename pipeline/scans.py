@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.frames import Source
-from pipeline.storage import is_local, local_path
+from pipeline.storage import is_folder, is_local, local_path
 
 IMAGE_SUFFIXES = (
     *(".bmp", ".cin", ".dpx", ".exr", ".j2c", ".j2k", ".jp2", ".jpeg", ".jpg", ".pam", ".pbm", ".pgm", ".png", ".pnm"),
@@ -29,7 +29,7 @@ def scan_source(pattern_or_folder: str, fps: Fraction) -> Source:
     if not is_local(pattern_or_folder):
         raise InputError(f"{pattern_or_folder}: numbered scans are read from a local folder only; copy them first")
     path = local_path(pattern_or_folder)
-    pattern = _folder_pattern(path) if path.is_dir() else str(path)
+    pattern = _folder_pattern(path) if is_folder(path) else str(path)
     files = _matching(pattern)
     if not files:
         raise InputError(
@@ -56,10 +56,18 @@ def scan_files(source: Source) -> list[Path]:
     return [files[first + n] for n in range(count)]
 
 
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as e:
+        why = "no such folder" if isinstance(e, FileNotFoundError) else f"cannot be listed: {e.strerror}"
+        raise InputError(f"{folder}: {why}") from e
+
+
 def _folder_pattern(folder: Path) -> str:
     """The pattern that the images in `folder` follow."""
     kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for path in folder.iterdir():
+    for path in _listed(folder):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         match = _NUMBERED.fullmatch(path.stem)
@@ -86,10 +94,8 @@ def _matching(pattern: str) -> dict[int, Path]:
         raise InputError(f"{pattern}: a folder's name stands as it is, but for %; write %% in its place")
     folder = Path(_unescape(parent))
     before, width, after = _split(pattern)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
     regex = re.compile(re.escape(before) + r"(\d+)" + re.escape(after), re.DOTALL)
-    found = ((regex.fullmatch(path.name), path) for path in folder.iterdir())
+    found = ((regex.fullmatch(path.name), path) for path in _listed(folder))
     return {int(m[1]): path for m, path in found if m and m[1] == f"{int(m[1]):0{width}d}"}
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import gzip
 import hashlib
 import io
@@ -174,6 +175,24 @@ def test_an_image_on_a_bad_sector_fails_alone(tmp_path, monkeypatch):
     made = work(folder, tmp_path / "out", tmp_path)
     assert (made.coloured, made.copied) == (2, 0)
     assert [str(error) for error in made.errors] == ["b.png: cannot be read: Input/output error"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_an_image_that_may_not_be_read_fails_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(IMAGES["roll 1/a.png"])
+
+    class Guarded(storage._LocalFile):
+        def __init__(self, path):
+            if path.name == "b.png":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            super().__init__(path)
+
+    monkeypatch.setattr(storage, "_LocalFile", Guarded)
+    made = work(folder, tmp_path / "out", tmp_path)
+    assert [str(error) for error in made.errors] == ["b.png: cannot be read: Permission denied"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 

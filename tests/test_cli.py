@@ -95,6 +95,8 @@ def test_words_go_to_stderr(tmp_path: Path) -> None:
         (["colorize", "a.mkv", "-o", "x", "--max-workers", "4"], "needs --address"),
         (["colorise", "a.mkv"], "No such command 'colorise'"),
         (["probe", "a.mkv", "--fps", "x"], "--fps expects a rate"),
+        (["colorize", "", "-o", "x"], "an argument is empty"),
+        (["train", "default", "--data", "a.mkv", "-o", ""], "an argument is empty"),
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,14 +292,41 @@ def test_names_that_no_terminal_can_show(tmp_path: Path) -> None:
     assert call("probe", source).exit_code == 0
 
 
+@pytest.mark.parametrize("command", ["colorize", "plan", "probe"])
+def test_a_file_is_named_as_it_is_and_on_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "two  spaces.mkv").write_bytes(b"junk" * 100)
+    (tmp_path / "x\nfailed: all.txt").touch()
+    (tmp_path / "y\nfailed: all.mkv").write_bytes(b"junk" * 100)
+    result = call(command, tmp_path, *(() if command == "probe" else ("-o", tmp_path / "out")))
+    assert result.exit_code == 1
+    assert f"{tmp_path}/two  spaces.mkv: is not a video" in result.output
+    assert not [line for line in result.output.splitlines() if line.startswith("failed: all")]
+    if command == "colorize":
+        job = next((tmp_path / "out/.reelcolor").glob("*/")).name
+        said = call("jobs", "logs", job, "-o", tmp_path / "out").stdout
+        assert not [line for line in said.splitlines() if line.startswith("failed: all")]
+
+
+def test_what_nobody_thought_of_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("of\nall things")
+
+    monkeypatch.setattr(run, "prepare", broken)
+    said = "internal error, RuntimeError: of all things; --debug shows where"
+    result = call("colorize", "a.mkv", "-o", tmp_path / "out")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"Error: {said}\n")
+    (reel,) = json.loads(call("colorize", "a.mkv", "-o", tmp_path / "out", "--json").stdout)["reels"]
+    assert (reel["status"], reel["error"]) == ("failed", said)
+
+
 def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mkv", **SIZE)
     (tmp_path / "file").touch()
-    result = call("colorize", source, "-o", tmp_path / "file/out")
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {tmp_path}/file/out/.reelcolor/")
-    assert "Not a directory" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    for dry in ((), ("--dry-run",)):
+        result = call("colorize", source, "-o", tmp_path / "file/out", *dry)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: {tmp_path}/file: is a file, expected an output folder")
+        assert len(result.stderr.splitlines()) == 1
     (reel,) = json.loads(call("colorize", source, "-o", tmp_path / "file/out", "--json").stdout)["reels"]
     assert (reel["status"], reel["input"]) == ("failed", str(source))
 

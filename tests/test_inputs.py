@@ -139,6 +139,27 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert Path(item.path).exists()
 
 
+def test_a_list_names_what_a_file_system_can(tmp_path: Path) -> None:
+    """All lines of one that holds a name in Latin-1 count, and a line ends where an editor ends it."""
+    lines = [b"film-\xe9.mkv", "line\u2028.mkv".encode(), b"next\xc2\x85.mkv"]
+    tree(tmp_path, *map(os.fsdecode, lines))
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(os.fsencode(tmp_path) + b"/" + n for n in lines))
+    result = found(f"@{tmp_path}/list.txt")
+    assert [item.name.name for item in result.items] == list(map(os.fsdecode, lines))
+    assert not result.refused
+
+
+def test_lists_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "film.mkv").write_bytes(b"a\0\n" * 100)
+    (tmp_path / "long.txt").write_text("x" * 5000)
+    result = found(f"@{tmp_path}/film.mkv", f"@{tmp_path}", f"@{tmp_path}/long.txt")
+    assert [reason for _, reason in result.refused] == [
+        "is no list: it holds bytes that no text does",
+        "the list cannot be read: Is a directory",
+        "cannot be read: File name too long",
+    ]
+
+
 def test_an_unknown_extension_is_tried_only_when_asked_for(tmp_path: Path) -> None:
     tree(tmp_path, "film.xyz")
     assert found(tmp_path).skipped == [(str(tmp_path / "film.xyz"), "is no video, image or archive by its name")]
