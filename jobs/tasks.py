@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.infer import Colorizer
 
 Outcome = Record | Done | Failure
+
+_OF_PICTURES = re.compile(r"(\d+) ((?:\w+ )?pictures .*)")  # a warning that counts some
 
 
 class Task(Protocol):
@@ -171,7 +175,7 @@ class AssembleTask:
             identity=self.records[0].identity if self.records else "",
             engine=self.records[0].engine if self.records else "",
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            warnings=_distinct([*self.reel.warnings, *(w for f in files for w in f.warnings), *made.warnings]),
+            warnings=_distinct([*self.reel.warnings, *_added_up(w for f in files for w in f.warnings), *made.warnings]),
             problems=made.problems,
             plan=self.reel.entry(),
             segments=tuple(summary(r.file, r.segment) for r in self.records),
@@ -189,6 +193,18 @@ def summary(file: SegmentFile, segment: Segment) -> dict[str, Any]:
     """A segment in the record of its reel: everything but its timestamps."""
     facts = {f.name: getattr(file, f.name) for f in dataclasses.fields(file) if f.name not in ("path", "pts")}
     return {"index": segment.index} | facts
+
+
+def _added_up(lines: Iterable[str]) -> list[str]:
+    """Segments' warnings, each once; what they say of so many pictures, of all of theirs together.
+
+    A picture is in one segment, whereas a damaged packet or stretch of the file may be met by several.
+    """
+    counts: Counter[str] = Counter()
+    for line in lines:
+        found = _OF_PICTURES.fullmatch(line)
+        counts[found[2] if found else line] += int(found[1]) if found else 0
+    return [f"{count} {what}" if count else what for what, count in counts.items()]
 
 
 def _distinct(lines: list[str]) -> tuple[str, ...]:

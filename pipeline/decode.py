@@ -116,7 +116,7 @@ def _segment_pictures(
     source: Source, info: StreamInfo, segment: Segment, warmup_frames: int, report: DecodeReport, gpu: bool
 ) -> Iterator[tuple[_Picture, bool]]:
     """(picture, whether it is inside the segment): the warm-up, then the segment."""
-    clock = _Clock(info, report)
+    clock = _Clock(info)
     leading: deque[tuple[av.VideoFrame, int]] = deque(maxlen=warmup_frames)
     damage, spoilt = 0, False
     for frame, told in _frames(source, info, segment.seek, report, gpu):
@@ -133,6 +133,7 @@ def _segment_pictures(
         damage = report.damage
         if spoilt:
             report.spoilt.append(pts)
+        report.retimed += clock.retimed
         report.woven += frame.interlaced_frame and not info.interlaced
         report.captions += side_data(frame, "A53_CC") is not None
         yield _picture(frame, pts, source, info, report), True
@@ -212,14 +213,15 @@ def _open(
 class _Clock:
     """Gives each decoded frame its time, later than the frame's before it."""
 
-    def __init__(self, info: StreamInfo, report: DecodeReport) -> None:
-        self._info, self._report = info, report
+    def __init__(self, info: StreamInfo) -> None:
+        self._info = info
         self._last: int | None = None
         self._step, self._least = frame_ticks(info.fps, info.time_base), least_ticks(info.fps, info.time_base)
         self._jump = jump_ticks(info.fps, info.time_base)
         self._ahead = ahead_ticks(info.container, info.time_base)
         self._course = Course(info.timelines, info.container)
         self._moved = False
+        self.retimed = False  # whether the last was none that its frame told
 
     def time(self, told: int | None) -> int:
         """pts of the next frame in presentation order; `told`: its own, None where it has none."""
@@ -229,7 +231,7 @@ class _Clock:
         following = self._last + self._step
         pts = following if told is None else self._continued(told, following)
         late = pts < self._last + (self._least if self._moved else 1)
-        self._report.retimed += late or (told is None and self._info.timestamps)
+        self.retimed = late or (told is None and self._info.timestamps)
         self._last, self._moved = (self._last + self._least if late else pts), late
         return self._last
 

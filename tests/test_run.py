@@ -22,7 +22,7 @@ from PIL import Image
 from jobs import pool
 from jobs.ledger import FOLDER, ReelLedger
 from jobs.run import Run
-from jobs.tasks import AssembleTask
+from jobs.tasks import AssembleTask, _added_up
 from pipeline import storage
 from pipeline.errors import StorageError
 
@@ -59,6 +59,16 @@ def test_the_plan_is_a_function_of_input_and_recipe(film: Path, tmp_path: Path) 
 
 def _pts(out: Path) -> list[list[int]]:
     return [json.loads(path.read_text())["file"]["pts"] for path in records(out)]
+
+
+def test_pictures_that_segments_warn_of_are_added_up() -> None:
+    """But not packets and stretches, which two may have met, nor what is counted of something else."""
+    one = ["2 damaged packets skipped", "3 damaged pictures patched by the decoder", "5 of 25 packets gave no picture"]
+    two = ["2 damaged packets skipped", "3 damaged pictures patched by the decoder", "6 of 25 packets gave no picture"]
+    lines = [*one, *two, "4 pictures had luma above the peak of their depth", "the rest of the file cannot be read"]
+    assert _added_up(lines) == [
+        one[0], "6 damaged pictures patched by the decoder", one[2], two[2], *lines[-2:]
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("no_ray")
