@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from pipeline.access import seek_keyframe, skip_to_keyframe
 from pipeline.demux import DecodeReport, main_stream, open_media, read_only, read_packets
 from pipeline.errors import InputError, ReelcolorError
+from pipeline.ffv1 import damage_finder
 from pipeline.frames import FrameBatch, Plane, Segment, Source, StreamInfo
 from pipeline.gpu import FORMATS, Hwaccel, accelerator, decoder_of, no_decoder, no_nvdec
 from pipeline.planes import pixel_layout, read_planes
@@ -119,7 +120,7 @@ def _segment_pictures(
     clock = _Clock(info)
     leading: deque[tuple[av.VideoFrame, int]] = deque(maxlen=warmup_frames)
     damage, spoilt = 0, False
-    for frame, told in _frames(source, info, segment.seek, report, gpu):
+    for frame, told, patched in _frames(source, info, segment.seek, report, gpu):
         pts = clock.time(told)
         if segment.start is not None and pts < segment.start:
             leading.append((frame, pts))
@@ -128,7 +129,7 @@ def _segment_pictures(
             return
         while leading:
             yield _picture(*leading.popleft(), source, info, DecodeReport()), False
-        report.concealed += frame.is_corrupt
+        report.concealed += patched
         spoilt = report.damage > damage or (spoilt and not frame.key_frame)
         damage = report.damage
         if spoilt:
@@ -141,8 +142,9 @@ def _segment_pictures(
 
 def _frames(
     source: Source, info: StreamInfo, seek: int | None, report: DecodeReport, gpu: bool
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
-    """Decoded frames, and the times told of them, from the keyframe at `seek` on (None: from the beginning).
+) -> Iterator[tuple[av.VideoFrame, int | None, bool]]:
+    """Decoded frames, the times told of them, and whether they are damaged; from the keyframe at `seek` on, or from the
+    beginning (None).
 
     At the first sign of trouble with the GPU the software decoder takes over, past the frames that are given already.
     """
@@ -150,8 +152,8 @@ def _frames(
     if gpu:
         attempt = DecodeReport()
         try:
-            for frame, told in _decoded(source, info, seek, attempt, gpu=True):
-                yield frame, told
+            for decoded in _decoded(source, info, seek, attempt, gpu=True):
+                yield decoded
                 given += 1
         except _GpuError as e:
             report.fell_back = str(e)
@@ -168,7 +170,7 @@ class _GpuError(Exception):
 
 def _decoded(
     source: Source, info: StreamInfo, seek: int | None, report: DecodeReport, gpu: bool
-) -> Iterator[tuple[av.VideoFrame, int | None]]:
+) -> Iterator[tuple[av.VideoFrame, int | None, bool]]:
     with contextlib.ExitStack() as stack:
         container, stream, decoder = _open(source, stack, gpu)
         packets = None if seek is None else seek_keyframe(container, stream, info, seek, report)
@@ -177,15 +179,18 @@ def _decoded(
             packets = skip_to_keyframe(read_packets(container, stream, source, report), info, seek)
             if packets is None:
                 raise InputError(f"{source.url}: its keyframe at pts {seek} is gone; the file changed, plan it again")
+        is_damaged = damage_finder(stream.codec_context)
         waiting: deque[int | None] = deque(maxlen=stream.codec_context.reorder_depth + 1)  # packets' times
         for packet in chain(packets or read_packets(container, stream, source, report), [None]):
             waiting.extend([packet_time(packet, info)] if packet else [])
+            damaged = packet is not None and is_damaged(packet)
             try:
                 for frame in decoder.decode(packet):
                     if gpu and (frame.is_corrupt or frame.format.name != FORMATS[info.pix_fmt]):
                         raise _GpuError(f"NVDEC gave {'a damaged picture' if frame.is_corrupt else frame.format.name}")
                     decoded_at = waiting.popleft() if waiting else None
-                    yield frame, decoded_at if info.decoding_times else frame.pts if info.timestamps else None
+                    told = decoded_at if info.decoding_times else frame.pts if info.timestamps else None
+                    yield frame, told, damaged or frame.is_corrupt
             except FFmpegError as e:
                 if gpu:
                     raise _GpuError(f"NVDEC failed ({e.strerror or e})") from e
