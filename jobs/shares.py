@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobs.text import size
 
 CPUS_A_WORKER = 2  # what its engine and its encoder are told to use, whatever the machine has
-_MEMORY_A_WORKER, _MEMORY_A_PIXEL = 500 << 20, 600  # bytes; 1.7 GB at 1080p with two segments in flight, measured
+_MEMORY_A_WORKER, _MEMORY_A_PIXEL = 500 << 20, 700  # bytes; 2.0 GB at 1080p with two segments in flight, measured
 
 
 def memory_of(frame_pixels: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
@@ -56,7 +56,7 @@ def decode_segment(
     warmup_frames: int,
     report: DecodeReport | None = None,
     gpu: bool = False,
-) -> Iterator[FrameBatch]:
+) -> Generator[FrameBatch, None, None]:
     """The segment's pictures in presentation order, led by the `warmup_frames` before it (fewer at the reel's start).
 
     Timestamps are the stream's own, or counted where `info.timestamps` is false; they strictly rise: a missing, doubled
@@ -83,7 +83,9 @@ def decode_segment(
         raise InputError(f"{source.url}: none of its pictures can be decoded; check that it plays")
 
 
-def decode_frames(source: Source, info: StreamInfo, report: DecodeReport | None = None) -> Iterator[FrameBatch]:
+def decode_frames(
+    source: Source, info: StreamInfo, report: DecodeReport | None = None
+) -> Generator[FrameBatch, None, None]:
     """The whole stream from beginning to end, as one segment."""
     return decode_segment(source, info, Segment(0, None, None, frames=info.frames), 0, report)
 

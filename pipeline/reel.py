@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import ahead
 from pipeline.bars import WHOLE, BarFinder, Window
 from pipeline.chroma import ChromaLayout, chroma_planes, chroma_size
 from pipeline.color import lightness_table
@@ -53,7 +54,7 @@ def colorize_segment(
     painters = [Painter(info, spec, colorizer, look) for _ in range(2 if info.interlaced else 1)]
     report = DecodeReport()
     with SegmentWriter(spec, out) as writer:
-        for batch in decode_segment(source, info, segment, warmup_frames(info.fps), report, gpu_decoding):
+        for batch in ahead(decode_segment(source, info, segment, warmup_frames(info.fps), report, gpu_decoding)):
             for i, (cb, cr) in _painted(batch, painters, spec):
                 one_moment = batch.progressive is not None and bool(batch.progressive[i])
                 writer.write(batch.luma[i], cb, cr, int(batch.pts[i]), int(batch.duration[i]), one_moment)

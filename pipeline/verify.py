@@ -14,6 +14,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from pipeline.ahead import ahead
 from pipeline.copying import Copier
 from pipeline.decode import DecodeReport, decode_frames
 from pipeline.demux import open_whole
@@ -110,7 +111,7 @@ def _shift(source: Source, info: StreamInfo, result: StreamInfo) -> Fraction:
 
 
 def _pictures(source: Source, info: StreamInfo, report: DecodeReport) -> Iterator[Picture]:
-    for batch in decode_frames(source, info, report):
+    for batch in ahead(decode_frames(source, info, report)):
         yield from ((int(pts), cast(Plane, luma)) for pts, luma in zip(batch.pts, batch.luma, strict=True))
 
 
