@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,12 @@ def _samples(info: StreamInfo) -> Iterator[FrameBatch]:
     if info.subsampling is None:
         return
     for segment in cut_segments(info.source, info, max(1.0, info.seconds / _LOOKS), 0):
-        yield from islice(decode_segment(info.source, info, segment, 0), 1)
+        start = info.start_pts if segment.start is None else segment.start
+        for end in (start + 1, segment.end):  # one picture, unless there is none at that time
+            batch = next(decode_segment(info.source, info, dataclasses.replace(segment, end=end), 0), None)
+            if batch is not None:
+                yield batch
+                break
 
 
 def in_words(d: dict[str, Any]) -> str:

@@ -209,16 +209,18 @@ def test_probe(tmp_path: Path) -> None:
     assert f"{tmp_path}/none.avi: no such file or folder" in words.stdout
 
 
-def test_probe_sees_colour(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("grey_from", "expected"), [(75, "yes"), (50, "in parts"), (0, "no")])
+def test_probe_sees_colour(tmp_path: Path, grey_from: int, expected: str) -> None:
     with av.open(str(tmp_path / "c.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
+        stream = container.add_stream("ffv1", rate=25, options={"g": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
         rgb = np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8).repeat(12, 0).repeat(16, 1)
-        for _ in range(5):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv444p")))
+        for n in range(75):
+            shown = rgb if n < grey_from else np.repeat(rgb[..., :1], 3, -1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "rgb24").reformat(format="yuv444p")))
         container.mux(stream.encode(None))
     (described,) = json.loads(call("probe", tmp_path / "c.mkv", "--json").stdout)["inputs"]
-    assert described["in_colour"] == "yes"
+    assert described["in_colour"] == expected
 
 
 def test_verify_proves_and_disproves(tmp_path: Path) -> None:
