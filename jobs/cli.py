@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from jobs.bench_cli import bench_command
 from jobs.cluster_cli import cluster_options, jobs, submit
-from jobs.command import Command, debug_option, json_option
+from jobs.command import Command, debug_option, echo, json_option
 from jobs.compiling_cli import compile_command
 from jobs.evaluating_cli import evaluate
 from jobs.models_cli import models
@@ -83,11 +82,11 @@ def colorize(
         from jobs.preview import preview
 
         seen = preview(request, console)
-        click.echo(json.dumps(seen.document(), indent=1) if as_json else seen.in_words())
+        echo(seen.document() if as_json else seen.in_words())
         ctx.exit(seen.exit_code)
     report = run(request, console)
     if as_json:
-        click.echo(json.dumps(report.document(), indent=1))
+        echo(report.document())
     else:
         console.summary(report)
     ctx.exit(report.exit_code)
@@ -108,11 +107,9 @@ def probe(ctx: click.Context, inputs: tuple[str, ...], fps: str | None, as_json:
     """
     from jobs.describe import describe_all, in_words
     from jobs.recipe import parse_fps
-    from jobs.text import printable
 
     described = describe_all(inputs, parse_fps(fps) if fps else None, debug)
-    text = json.dumps({"inputs": described}, indent=1) if as_json else "\n".join(map(in_words, described))
-    click.echo(text if as_json else printable(text))
+    echo({"inputs": described} if as_json else "\n".join(map(in_words, described)))
     ctx.exit(int(any(d["error"] for d in described)))
 
 
@@ -133,10 +130,9 @@ def verify(ctx: click.Context, source: str, output: str, as_json: bool, debug: b
     """
     del debug
     from jobs.proof import in_words, prove
-    from jobs.text import printable
 
     proof = prove(source, output)
-    click.echo(json.dumps(proof, indent=1) if as_json else printable(in_words(proof)))
+    echo(proof if as_json else in_words(proof))
     ctx.exit(int(bool(proof["problems"])))
 
 

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from pipeline.errors import RecipeError, ReelcolorError
+from pipeline.errors import RecipeError, ReelcolorError, StorageError
 
 _INTERRUPTED = 130  # exit code, as shells have it for SIGINT
 _CURSOR = "\x1b[?25h"  # shows it; a live display hides it
@@ -39,6 +40,7 @@ class Command(click.Command):
         try:
             if debug:
                 log_everything()
+            _expect_here()
             with stoppable():
                 return super().invoke(ctx)
         except RecipeError as e:
@@ -48,7 +50,8 @@ class Command(click.Command):
         except Exception as e:
             said = str(e) if isinstance(e, ReelcolorError) else failure(e).message
             if ctx.params.get("as_json"):
-                click.echo(json.dumps(self.failed(ctx, said), indent=1))
+                with contextlib.suppress(StorageError):  # where stdout is what has failed
+                    echo(self.failed(ctx, said))
             if debug:
                 raise
             raise click.ClickException(named(said)) from e
@@ -62,11 +65,24 @@ class Command(click.Command):
         return {"error": error}
 
 
+def _expect_here() -> None:
+    """Raise StorageError where the folder that this process is in has been removed: no name can be made absolute."""
+    try:
+        Path.cwd()
+    except OSError as e:
+        raise StorageError(f"the folder that this was started in is gone ({e.strerror}); change to another") from e
+
+
 def echo(document: dict[str, Any] | str) -> None:
-    """Words fit for a terminal, or a document."""
+    """Words fit for a terminal, or a document; raises StorageError where stdout takes none."""
     from jobs.text import printable
 
-    click.echo(printable(document) if isinstance(document, str) else json.dumps(document, indent=1))
+    try:
+        click.echo(printable(document) if isinstance(document, str) else json.dumps(document, indent=1))
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise StorageError(f"standard output: cannot be written: {e.strerror}") from e
 
 
 @contextlib.contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from jobs.command import Command, debug_option, json_option
+from jobs.command import Command, debug_option, echo, json_option
 from jobs.request_cli import request_options
 
 if TYPE_CHECKING:
@@ -43,5 +42,5 @@ def plan(ctx: click.Context, /, request: Request, sample_reels: int, as_json: bo
     from jobs.preview import preview
 
     seen = preview(request, Console(request.debug), sampled_reels=sample_reels)
-    click.echo(json.dumps(seen.document(), indent=1) if as_json else seen.in_words())
+    echo(seen.document() if as_json else seen.in_words())
     ctx.exit(seen.exit_code)

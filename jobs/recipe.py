@@ -26,6 +26,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "saturation": (0.0, 2.0),
     "segment_seconds": (1.0, 3600.0),
 }
+_DIGITS = 18  # of a limit
 NOT_OF_THE_RECIPE = ("output", "workers", "recipe", "overwrite", "dry_run", "json", "debug")
 
 
@@ -94,10 +95,10 @@ def make_recipe(file: Path | None, given: Mapping[str, Any]) -> Recipe:
 def read_recipe(file: Path) -> dict[str, Any]:
     """Field name → value of a recipe file; keys are the options' names, with - or _."""
     try:
-        document = tomllib.loads(file.read_text("utf-8"))
+        document = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as e:
         raise RecipeError(f"{file}: cannot be read: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise RecipeError(f"{file}: is not TOML: {e}") from e
     values: dict[str, Any] = {}
     for key, value in document.items():
@@ -129,7 +130,7 @@ def parse_limits(texts: Iterable[str]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for text in texts:
         key, equals, number = text.partition("=")
-        if not equals or not number.strip().isdecimal():
+        if not equals or not number.strip().isdecimal() or len(number) > _DIGITS:
             raise RecipeError(f"--limit expects KEY=NUMBER such as image-pixels=2000000000, got {text!r}")
         limits |= _checked_limits({key.strip(): int(number)})
     return limits
@@ -189,7 +190,10 @@ def _checked(name: str, value: Any) -> Any:
     if wanted == "float":
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RecipeError(f"{name.replace('_', '-')} expects a number, got {value!r}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as e:
+            raise RecipeError(f"{name.replace('_', '-')} expects a number, got a larger one than there is") from e
     kind, words = kinds[wanted]
     if not isinstance(value, kind):
         raise RecipeError(f"{name.replace('_', '-')} expects {words}, got {value!r}")

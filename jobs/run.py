@@ -225,8 +225,13 @@ class Run:
     def tick(self, written: Mapping[str, int], census: Census) -> None:
         """Show how far the reels are; raises StorageError once the job is another run's."""
         self._job.check()
-        states = ((reel_id, self._states[reel_id]) for reel_id in self._under_way)
-        self._books.tick({reel_id: state.frames_done + written.get(reel_id, 0) for reel_id, state in states}, census)
+        under_way = {reel_id: self._states[reel_id] for reel_id in self._under_way}
+        # What a worker has written may be in finished segments by the time that it is told.
+        done = {
+            reel_id: min(state.reel.frames, state.frames_done + written.get(reel_id, 0))
+            for reel_id, state in under_way.items()
+        }
+        self._books.tick(done, census)
 
     def _failed(self, state: State, message: str) -> Result:
         reel = state.reel

@@ -150,10 +150,10 @@ def load_recipe(name_or_path: str) -> TrainRecipe:
             )
         path = RECIPES / f"{name_or_path}.toml"
     try:
-        return _recipe(path.stem, tomllib.loads(path.read_text("utf-8")), path.parent)
+        return _recipe(path.stem, tomllib.loads(path.read_text("utf-8-sig")), path.parent)
     except OSError as e:
         raise RecipeError(f"{path}: cannot be read: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise RecipeError(f"{path}: is not TOML: {e}") from e
     except RecipeError as e:
         raise RecipeError(f"{path}: {e}") from e

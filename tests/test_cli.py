@@ -333,6 +333,15 @@ def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
     assert (reel["status"], reel["input"]) == ("failed", str(source))
 
 
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    result = call("probe", "a.mkv", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"].startswith("the folder that this was started in is gone")
+
+
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     source = write(tmp_path / "a.mkv", **SIZE)

@@ -49,6 +49,9 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("[limits]\nratio = 0", "limit ratio expects a whole number from 1 on, got 0"),
         ("[limits]\nratio = 1.5", "limit ratio expects a whole number"),
         ("crf =", "is not TOML"),
+        (f"crf = {'9' * 5000}", "is not TOML"),
+        (f"crf = {'[' * 100_000}", "is not TOML"),
+        (f"crf = {'9' * 400}", "crf expects a number, got a larger one than there is"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
@@ -64,6 +67,10 @@ def test_limits_come_from_both_and_make_another_recipe(tmp_path: Path) -> None:
     for text in ("ratio", "ratio=much", "ratio=-1", "=3", "rati=3"):
         with pytest.raises(RecipeError, match=r"KEY=NUMBER|no such limit"):
             parse_limits([text])
+
+
+def test_what_editors_put_before_the_text_is_no_mistake(tmp_path: Path) -> None:
+    assert make_recipe(toml(tmp_path, "\ufeffcrf = 20\r\n"), {}).crf == 20
 
 
 def test_a_recipe_that_is_not_there_or_not_text(tmp_path: Path) -> None:

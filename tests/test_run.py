@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from media import write
 from PIL import Image
 
 from jobs import pool
+from jobs.hands import Census
 from jobs.ledger import FOLDER, ReelLedger
 from jobs.run import Run
 from jobs.tasks import AssembleTask, _added_up
@@ -83,6 +85,19 @@ def test_a_disk_without_room_is_not_written_to(
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".mkv", ".seg")]
     assert statuses(run(film, out=tmp_path)) == ["done"]
     assert content(tmp_path / "film.mkv") == reference
+
+
+def test_no_more_is_said_to_be_done_than_there_is() -> None:
+    """A worker's last word may be of a segment that has been finished since."""
+    told: list[dict[str, int]] = []
+    run = Run.__new__(Run)
+    run._job = SimpleNamespace(check=lambda: None)  # type: ignore[assignment]
+    run._states = {"a": SimpleNamespace(reel=SimpleNamespace(frames=60), frames_done=50)}  # type: ignore[dict-item]
+    run._under_way = {"a": None}
+    run._books = SimpleNamespace(tick=lambda done, _census: told.append(done))  # type: ignore[assignment]
+    run.tick({"a": 10}, Census(1))
+    run.tick({"a": 20}, Census(1))
+    assert told == [{"a": 60}, {"a": 60}]
 
 
 @pytest.mark.usefixtures("no_ray")

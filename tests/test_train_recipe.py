@@ -123,6 +123,7 @@ def test_underwater_goes_on_from_the_default() -> None:
         (("taken_back = 0.5", "taken_back = 5"), r"\[package\]: expected a temperature"),
         (("[package]", "package = 3\n[other]"), r"no such key 'other'|package expects a table"),
         (("[network]", "["), r"is not TOML"),
+        (("[network]", "[" * 100_000), r"is not TOML"),
     ],
 )
 def test_mistakes_are_named_with_the_file(tmp_path: Path, change: tuple[str, str], words: str) -> None:
