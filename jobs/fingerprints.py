@@ -16,14 +16,15 @@ from pipeline.ranges import VERSION_KEYS, StoredObject
 from pipeline.storage import fingerprint, is_local, local_path, open_input
 from pipeline.stores import StorePath
 
+_READ_BY_ALL = 0o444
 _HEAD = 1 << 16  # bytes of each image of a folder
 
 
 def fingerprint_of(item: Item) -> dict[str, Any]:
     """Of a file by its size and both ends; of a scan by its files' names, sizes and beginnings.
 
-    Of a folder of images by what its listing says: names, sizes and times of change; not one is opened. A picture
-    rewritten with the same size and time passes for the same, one that was only touched for another.
+    Of a folder of images by what its listing says: names, sizes, times of change, and which may not be read; not one is
+    opened. A picture rewritten with the same size and time passes for the same, one that was only touched for another.
     Raises InputError or StorageError where a file is gone or cannot be read.
     """
     if item.kind == "scan":
@@ -71,7 +72,9 @@ def _of_listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         except OSError as e:
             raise InputError(f"{root}/{name}: cannot be read: {e.strerror}") from e
         total += status.st_size
-        digest.update(f"{os.fsencode(name).hex()} {status.st_size} {status.st_mtime_ns}\n".encode())
+        open_to_all = status.st_mode & _READ_BY_ALL == _READ_BY_ALL  # as nearly all are, who need not be asked about
+        closed = "" if open_to_all or os.access(f"{root}/{name}", os.R_OK) else " closed"
+        digest.update(f"{os.fsencode(name).hex()} {status.st_size} {status.st_mtime_ns}{closed}\n".encode())
     return {"bytes": total, "sha256_listing": digest.hexdigest()}
 
 

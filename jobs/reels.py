@@ -257,10 +257,12 @@ class AlbumReel(Reel):
 
     def assemble(self, files: Sequence[SegmentFile], _provenance: Mapping[str, str], replace: bool) -> Assembled:  # noqa: D102
         from pipeline.album_bind import assemble_album
+        from pipeline.member_names import printable
 
         made = assemble_album(self.listed(), files, self.output, self.limits, replace=replace)
-        errors = tuple(map(str, made.errors))
-        return Assembled(made.coloured + made.kept, self._files(), made.warnings, errors)
+        lost = {error.name for error in made.errors if error.left_out}
+        files = tuple(name for name in self._files() if printable(name) not in lost)
+        return Assembled(made.coloured + made.kept, files, made.warnings, tuple(map(str, made.errors)))
 
     def span(self, segment: Segment) -> str:  # noqa: D102
         return f"segment {segment.index + 1} of {len(self.segments)} ({segment.frames} images)"

@@ -64,12 +64,13 @@ def read_files(album: Album, limits: Limits) -> Iterator[tuple[Member, bytes | I
     for member in album.members:
         if not member.colourable:
             continue
+        url = album.url if album.kind == "image" else f"{album.url.rstrip('/')}/{member.name}"
         try:
-            with open_input(album.url if album.kind == "image" else f"{album.url.rstrip('/')}/{member.name}") as f:
+            with open_input(url) as f:
                 size = f.seek(0, os.SEEK_END)
                 f.seek(0)
                 problem = limits.too_large(size)
                 data: bytes | InputError = InputError(problem) if problem else f.read(size)
         except (InputError, StorageError) as e:
-            data = InputError(str(e))
+            data = InputError(str(e).removeprefix(f"{url}: "))
         yield member, data

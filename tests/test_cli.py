@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from PIL import Image
 
 from jobs import console, run
 from jobs.cli import main
+from pipeline import storage
 
 SIZE: dict[str, Any] = {"width": 64, "height": 48, "frames": 6}
 
@@ -153,6 +155,28 @@ def test_a_single_photo_and_a_folder_of_them(tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert "all/a.png exists; --overwrite replaces it" in again.stderr
     assert (tmp_path / "all/a.png").read_bytes() == b"mine now"
+
+
+def test_an_image_that_may_not_be_read_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(photo())
+
+    class Guarded(storage._LocalFile):  # root may read anything
+        def __init__(self, path: Path) -> None:
+            if path == folder / "b.png":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            super().__init__(path)
+
+    monkeypatch.setattr(storage, "_LocalFile", Guarded)
+    for _ in range(2):
+        result = call("colorize", folder, "-o", tmp_path / "out")
+        assert result.exit_code == 1
+        said = f"failed: {folder}: not all of it could be coloured: b.png: cannot be read: Permission denied\n"
+        assert result.stderr == said
+        assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "c.png"]
+    assert not list((tmp_path / "out").rglob("*.seg"))
 
 
 def test_dry_run_writes_nothing_and_sees_what_is_coming(tmp_path: Path) -> None:
