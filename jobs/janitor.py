@@ -29,6 +29,7 @@ def janitor(folder: Path) -> Iterator[None]:
         yield
     finally:
         process.communicate()
+        shutil.rmtree(folder, ignore_errors=True)  # left where the janitor itself was killed
 
 
 def users_of(folder: str, but: int) -> list[int]:

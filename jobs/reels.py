@@ -261,8 +261,8 @@ class AlbumReel(Reel):
 
         made = assemble_album(self.listed(), files, self.output, self.limits, replace=replace)
         lost = {error.name for error in made.errors if error.left_out}
-        files = tuple(name for name in self._files() if printable(name) not in lost)
-        return Assembled(made.coloured + made.kept, files, made.warnings, tuple(map(str, made.errors)))
+        there = tuple(name for name in self._files() if printable(name) not in lost)
+        return Assembled(made.coloured + made.kept, there, made.warnings, tuple(map(str, made.errors)))
 
     def span(self, segment: Segment) -> str:  # noqa: D102
         return f"segment {segment.index + 1} of {len(self.segments)} ({segment.frames} images)"

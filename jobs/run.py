@@ -27,6 +27,7 @@ from jobs.tasks import AssembleTask, SegmentTask, Task
 from jobs.worker import Worker
 from pipeline.errors import EngineError, StorageError
 from pipeline.frames import Segment
+from pipeline.scratch import sweep
 from pipeline.version import VERSION
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def colorize(request: Request, console: Console, colouring: Colouring | None = N
 
     Raises EngineError, StorageError or RecipeError where nothing can be done at all.
     """
+    sweep()
     with Apart(request.debug) as apart:
         return _colorize(request, console, apart, colouring or default_colouring(request.recipe))
 

@@ -35,14 +35,18 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def sweep() -> None:
+    """Remove what processes have left that are gone."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _remove_if_left(left)
+
+
 @lru_cache(maxsize=1)
 def _folder(_process: int) -> Path:
     """This process's own folder, held by a lock that goes with the process."""
-    root = Path(tempfile.gettempdir())
-    for left in root.glob(f"{_PREFIX}*"):
-        _remove_if_left(left)
+    sweep()
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.is_dir():  # else another process has taken it for a dead one's, just now

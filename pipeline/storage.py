@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,12 @@ def open_input(url: str) -> IO[bytes]:
     """
     try:
         where = readable(url)
-        return io.BufferedReader(_LocalFile(where)) if isinstance(where, Path) else cast(IO[bytes], where.open("rb"))
+        if not isinstance(where, Path):
+            return cast(IO[bytes], where.open("rb"))
+        mode = where.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # some of these wait for ever, some never end
+            raise InputError(f"{url}: is a pipe or device, expected a file; save the stream to a file first")
+        return io.BufferedReader(_LocalFile(where))
     except FileNotFoundError as e:
         raise InputError(f"{url}: no such file") from e
     except IsADirectoryError as e:

@@ -272,6 +272,15 @@ def test_ctrl_c_at_any_moment(films: Path, coloured: dict[str, Any], tmp_path: P
     assert no_leftovers(tmp_path)
 
 
+def test_a_janitor_that_was_killed_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with janitor.janitor(folder):
+        (child,) = (p for p in pool._children() if str(folder).encode() in Path(f"/proc/{p}/cmdline").read_bytes())
+        os.kill(child, signal.SIGKILL)
+    assert not folder.exists()
+
+
 def test_the_janitor_finds_what_was_just_started_too(tmp_path: Path) -> None:
     """Of Ray's agents, which make the folder anew when they come to open their logs in it."""
     idle = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]

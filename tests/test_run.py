@@ -5,6 +5,7 @@ What a run makes without Ray and without faults, `reference`, is what every othe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import subprocess
@@ -85,6 +86,21 @@ def test_a_disk_without_room_is_not_written_to(
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".mkv", ".seg")]
     assert statuses(run(film, out=tmp_path)) == ["done"]
     assert content(tmp_path / "film.mkv") == reference
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_scratch_of_a_process_that_was_killed_is_removed(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, alive = (tmp_path / f"reelcolor-scratch-{name}" for name in ("dead", "alive"))
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "lock").touch()
+    with (alive / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert statuses(run(film, out=tmp_path / "out")) == ["done"]
+    assert [folder.exists() for folder in (dead, alive)] == [False, True]
 
 
 def test_no_more_is_said_to_be_done_than_there_is() -> None:

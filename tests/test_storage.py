@@ -74,6 +74,13 @@ def test_hash_and_fingerprint_agree_with_hashlib(tmp_path: Path) -> None:
     assert storage.fingerprint(str(path)) != before
 
 
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_what_never_ends_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or device, expected a file"):
+        storage.sha256_file(tmp_path / name)
+
+
 def test_where_no_folder_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.check_folder(tmp_path / "not/there/yet")
     assert not list(tmp_path.iterdir())
