@@ -6,11 +6,12 @@ bytes then make room: no other element moves, and the Tracks element keeps its s
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from pipeline.errors import VerificationError
 
@@ -19,6 +20,7 @@ ROOM = "\N{MIDDLE DOT}" * 32  # what the name is longer by: 64 bytes in UTF-8
 _SEGMENT, _TRACKS, _TRACK_ENTRY = 0x18538067, 0x1654AE6B, 0xAE
 _NAME, _VIDEO, _CRC32, _VOID = 0x536E, 0xE0, 0xBF, 0xEC
 _DISPLAY = (0x54B0, 0x54BA, 0x54B2)  # DisplayWidth, DisplayHeight, DisplayUnit
+_HEADER = 12  # bytes of the longest ID and size
 _ASPECT_RATIO = 3  # of DisplayUnit; 0 is pixels
 
 
@@ -101,6 +103,18 @@ def element_at(data: bytes | bytearray, at: int) -> Element:
     start = size_at + size_bytes
     length = int.from_bytes(data[size_at:start], "big") & (1 << 7 * size_bytes) - 1
     return Element(int.from_bytes(data[at:size_at], "big"), at, start, start + length)
+
+
+def element_in(f: IO[bytes], at: int) -> Element | None:
+    """The element that begins there in a file; None at its end, and where none begins."""
+    if at >= f.seek(0, io.SEEK_END):  # no disk takes a seek as far as damaged sizes go
+        return None
+    f.seek(at)
+    header = f.read(_HEADER)
+    if len(header) < _HEADER or not header[0]:
+        return None
+    found = element_at(header, 0)
+    return Element(found.kind, at, at + found.start, at + found.end)
 
 
 def _number(value: int) -> bytes:

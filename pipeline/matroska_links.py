@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from pipeline.matroska import Element, element_at, elements
+from pipeline.matroska import Element, element_in, elements
 
 CROPPED = "it asks players to crop its pictures; the output is whole, and does not ask for that"
 
@@ -20,7 +20,6 @@ _TRACK_ENTRY, _VIDEO, _CROPS = 0xAE, 0xE0, (0x54AA, 0x54BB, 0x54CC, 0x54DD)  # o
 _SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
 _EDITION, _ORDERED, _ATOM, _ELSEWHERE = 0x45B9, 0x45DD, 0xB6, 0x6E67  # the last: ChapterSegmentUUID
 _NEIGHBOURS = (0x3CB923, 0x3EB923)  # PrevUUID, NextUUID
-_HEADER = 12  # bytes of the longest ID and size
 _MOST_BYTES, _MOST_ELEMENTS = 1 << 20, 64  # of an element that is read, and before the pictures
 
 
@@ -60,7 +59,7 @@ def _described(f: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """(ID, content) of the information on a file, of its tracks and of its chapters, wherever they stand."""
     at, segment, seen, sought = 0, 0, set(), []
     for _ in range(_MOST_ELEMENTS):
-        found = _read_at(f, at)
+        found = element_in(f, at)
         if found is None or found.kind == _CLUSTER:
             break
         if found.kind == _SEGMENT:
@@ -73,7 +72,7 @@ def _described(f: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             yield found.kind, _content(f, found)
         at = found.end
     for at in sorted(set(sought) - seen):
-        found = _read_at(f, at)
+        found = element_in(f, at)
         if found is not None and found.kind in _DESCRIBES:
             yield found.kind, _content(f, found)
 
@@ -84,15 +83,6 @@ def _positions(seek_head: bytes) -> Iterator[int]:
         kinds = [int.from_bytes(kind, "big") for kind in _inside(entry, _SEEK_ID)]
         if kinds and kinds[0] in _DESCRIBES:
             yield from (int.from_bytes(position, "big") for position in _inside(entry, _SEEK_POSITION))
-
-
-def _read_at(f: IO[bytes], at: int) -> Element | None:
-    f.seek(at)
-    header = f.read(_HEADER)
-    if len(header) < _HEADER or not header[0]:
-        return None
-    found = element_at(header, 0)
-    return Element(found.kind, at, at + found.start, at + found.end)
 
 
 def _content(f: IO[bytes], found: Element) -> bytes:

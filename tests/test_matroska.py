@@ -79,6 +79,7 @@ ORDERED = bytes.fromhex("45DB8101"), bytes.fromhex("45DD8101")
 ELSEWHERE = bytes.fromhex("73C4"), bytes.fromhex("6E67")
 NEXT = bytes.fromhex("73A490"), bytes.fromhex("3EB9238F")
 
+CLUSTER = b"\x1f\x43\xb6\x75"  # its ID: headers end there
 CROPPED = bytes.fromhex("54B281"), bytes.fromhex("54BB81")
 
 
@@ -96,14 +97,22 @@ def test_what_is_shown_otherwise_than_it_is_stored_is_said(
     tmp_path: Path, changes: tuple[tuple[bytes, bytes], ...], words: str | None
 ) -> None:
     path = write_with_company(tmp_path / "a.mkv")
-    data = path.read_bytes()
+    headers, *pictures = path.read_bytes().partition(CLUSTER)
     for was, now in changes:
-        assert was in data
-        data = data.replace(was, now)
-    path.write_bytes(data)
+        assert was in headers
+        headers = headers.replace(was, now)
+    path.write_bytes(b"".join((headers, *pictures)))
     said = [w for w in probe(Source(str(path))).warnings if "video streams" not in w]
     assert len(said) == bool(words)
     assert words is None or words in said[0]
+
+
+def test_an_element_that_ends_beyond_any_file_says_nothing(tmp_path: Path) -> None:
+    for size in ("00ffffffffffffffffff", "01fffffffffffffe", "00400000000000000000"):
+        data = ebml("1A45DFA3", bytes(20)) + ebml("18538067", bytes.fromhex("ec" + size) + bytes(500), None)
+        (tmp_path / "a.mkv").write_bytes(data)
+        with (tmp_path / "a.mkv").open("rb") as f:
+            assert not_followed(f) == []
 
 
 def test_chapters_behind_the_pictures_are_found() -> None:
