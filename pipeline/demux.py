@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    from pipeline.clusters import ClusterWatch
+
 NO_PTS = int(np.iinfo(np.int64).min)  # a packet without a timestamp
 _PICTURE_ONLY = Disposition.attached_pic | Disposition.timed_thumbnails
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf"}  # demuxers that draw text files as pictures
@@ -51,11 +53,16 @@ class LateStream:
 
 
 @contextlib.contextmanager
-def open_media(source: Source, hwaccel: HWAccel | None = None, **options: str) -> Iterator[InputContainer]:
-    """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes. Raises InputError or StorageError in one line."""
+def open_media(
+    source: Source, hwaccel: HWAccel | None = None, watch: ClusterWatch | None = None, **options: str
+) -> Iterator[InputContainer]:
+    """Open for demuxing; `options` are FFmpeg's, `hwaccel` decodes, `watch` sees what is read.
+
+    Raises InputError or StorageError in one line.
+    """
     if is_local(source.url) and source.format != "image2":
         check_file(source)
-    with media_file(source.url) as file, _open(source, file, hwaccel, options) as container:
+    with media_file(source.url, watch) as file, _open(source, file, hwaccel, options) as container:
         if container.format.name in _NOT_VIDEO:
             raise InputError(f"{source.url}: is a text file, expected a video")
         yield container
@@ -66,21 +73,22 @@ def open_whole(source: Source) -> contextlib.AbstractContextManager[InputContain
     if not source.looked_at:
         return open_media(source)
     further = {"probesize": str(source.looked_at), "analyzeduration": str(_ANALYZED), "scan_all_pmts": "1"}
-    return open_media(source, None, **further)
+    return open_media(source, None, None, **further)
 
 
 @contextlib.contextmanager
-def media_file(url: str) -> Iterator[Any]:
+def media_file(url: str, watch: ClusterWatch | None = None) -> Iterator[Any]:
     """What av.open takes for a path or URL; raises the StorageError that FFmpeg took for the end of the file."""
-    if is_local(url):
+    if is_local(url) and watch is None:
         yield f"file:{local_path(url)}"  # or a colon in the name would make it a protocol
         return
-    with cast(RangeFile, open_input(url)) as file:
+    with open_input(url) as file:
+        reader = watch.over(file) if watch else cast(RangeFile, file)
         try:
-            yield file
+            yield reader
         finally:
-            if file.failure:
-                raise file.failure
+            if reader.failure:
+                raise reader.failure
 
 
 def _open(source: Source, file: Any, hwaccel: HWAccel | None, options: dict[str, str]) -> InputContainer:

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clusters import cluster_watch
 from pipeline.demux import (
     NO_PTS,
     DecodeReport,
@@ -126,7 +128,8 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
     keyframe, shown = bytearray(), bytearray()
     apart, interlaced = False, Counter[str]()
     report = DecodeReport()
-    with open_media(source, None, **(SKIMMING if skimming else {})) as container:
+    clusters, whole = None if skimming else cluster_watch(source), 0  # packets before damage was met
+    with open_media(source, None, clusters, **(SKIMMING if skimming else {})) as container:
         stream = main_stream(container, source)
         read_only(container, stream)
         if "mov" in container.format.name and stream.frames > container.size > 0:
@@ -134,13 +137,16 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
             raise InputError(f"{source.url}: {said}; it is damaged, copy it again")
         if skimming:
             skim(container)
-        context = stream.codec_context
+        context, unit = stream.codec_context, Fraction(stream.time_base or 0)
         fields = FieldPairs(context.extradata) if context.codec.canonical_name == "h264" and not skimming else None
         watch = None if skimming else ShapeWatch(context)
         field_order = None if skimming else _field_reader(context)
+        if clusters:
+            clusters.begun = True
         for packet in islice(read_packets(container, stream, source, report), most):
             if not pts and packet.has_sidedata("encryption_info"):
                 raise InputError(f"{source.url}: is encrypted; decrypt it first")
+            whole += clusters is not None and (packet.pos or 0) < clusters.first
             pts.append(NO_PTS if packet.pts is None else packet.pts)
             dts.append(NO_PTS if packet.dts is None else packet.dts)
             duration.append(packet.duration or 0)
@@ -158,6 +164,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
                     shown[-1], duration[-2], apart = False, 0, True
                 elif shown[-1]:
                     interlaced[fields.order] += 1
+        damage = clusters.warnings(pts[whole - 1] * unit if whole else None) if clusters else []
         late, untold_sound = late_streams(container), any(map(is_unknown, container.streams.audio))
     return PacketIndex(
         np.array(pts, np.int64),
@@ -166,7 +173,7 @@ def _read_index(source: Source, most: int | None = None, skimming: bool = False)
         np.array(size, np.int64),
         np.array(keyframe, np.bool_),
         np.array(shown, np.bool_),
-        report.warnings,
+        (*report.warnings, *damage),
         apart,
         watch.shapes() if watch else (),
         (interlaced["tff"], interlaced["bff"]),

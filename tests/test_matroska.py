@@ -10,6 +10,7 @@ import av
 import pytest
 from media import write_with_company
 
+from pipeline.clusters import cluster_watch
 from pipeline.errors import VerificationError
 from pipeline.frames import Source
 from pipeline.matroska import ROOM, display_size, set_display_size
@@ -113,6 +114,7 @@ def test_an_element_that_ends_beyond_any_file_says_nothing(tmp_path: Path) -> No
         (tmp_path / "a.mkv").write_bytes(data)
         with (tmp_path / "a.mkv").open("rb") as f:
             assert not_followed(f) == []
+        assert cluster_watch(Source(str(tmp_path / "a.mkv"))) is None
 
 
 def test_chapters_behind_the_pictures_are_found() -> None:
