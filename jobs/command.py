@@ -90,6 +90,7 @@ def stoppable() -> Iterator[None]:
     """End a run as Ctrl-C does when the terminal closes or a supervisor asks; at once where Ctrl-C is pressed again.
 
     Then nothing is tidied up: as after a kill, the janitor ends what the run has started, the next sweeps its files.
+    Under `nohup`, the terminal may close.
     """
     asked = False
 
@@ -102,7 +103,9 @@ def stoppable() -> Iterator[None]:
             os.write(2, (_CURSOR if os.isatty(2) else "").encode() + b"interrupted\n")
             os._exit(_INTERRUPTED)
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = [signal.signal(number, stop) for number in signals]
     try:
         yield

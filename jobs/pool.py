@@ -65,8 +65,10 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
             )
-        except Exception as e:  # Ray raises all sorts
+        except BaseException as e:  # Ray raises all sorts, and what it has begun crashes as this process ends
             ray.shutdown()
+            if not isinstance(e, Exception):
+                raise
             raise EngineError(f"Ray does not start on this machine: {' '.join(str(e).split())}; see --debug") from e
         try:
             yield Pool(debug)
@@ -75,13 +77,18 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
 
 
 def start_ray(**options: Any) -> None:
-    """ray.init, which takes SIGTERM for itself and ends the process; the run has half-written files to remove first."""
+    """ray.init, which would take SIGTERM for itself, and end the process with files half-written and another status."""
     import ray
+    from ray._private import utils
 
-    before = signal.getsignal(signal.SIGTERM)
-    ray.init(**options)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    usual, ours = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        ray.init(**options)
+    finally:
+        utils.set_sigterm_handler = usual
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)  # there was another in its place, of Ray's C++
 
 
 class Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from fakes import SIZE, content, no_leftovers, records
 from media import write
 
 from jobs import janitor, pool
+from jobs.command import stoppable
 from jobs.ledger import FOLDER
 
 
@@ -270,6 +272,52 @@ def test_ctrl_c_at_any_moment(films: Path, coloured: dict[str, Any], tmp_path: P
     assert again.returncode == 0, errors
     assert contents(tmp_path) == coloured
     assert no_leftovers(tmp_path)
+
+
+def test_sigterm_stays_ours_while_ray_starts_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import utils
+
+    meanwhile = []
+
+    def init() -> None:
+        utils.set_sigterm_handler(lambda *_: sys.exit(15))
+        meanwhile.append(signal.getsignal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as its C++ does
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, ours := lambda *_: None)
+    try:
+        pool.start_ray()
+        assert [*meanwhile, signal.getsignal(signal.SIGTERM)] == [ours, ours]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_ray_that_is_interrupted_as_it_starts_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its threads crash the process as that ends."""
+    import ray
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    calls: list[str] = []
+    monkeypatch.setattr(pool, "start_ray", interrupted)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shut down"))
+    with pytest.raises(KeyboardInterrupt), pool.local_ray(1):
+        pass
+    assert calls == ["shut down"]
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_closes_stops_a_run_unless_it_is_not_to(nohup: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    stopped = contextlib.nullcontext() if nohup else pytest.raises(KeyboardInterrupt)
+    try:
+        with stopped, stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_janitor_that_was_killed_leaves_no_folder(tmp_path: Path) -> None:
