@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-__all__ = ["DecodeReport", "decode_frames", "decode_segment"]
+__all__ = ["DecodeReport", "decode_frames", "decode_segment", "open_stream", "read_picture"]
 
 # Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time. With
 # several, FFmpeg's H.264 decoder patches no damaged picture, and keeps quiet of many (h264dec.c, enable_er); its VP8
@@ -130,7 +130,7 @@ def _segment_pictures(
         if not segment.holds(pts):
             return
         while leading:
-            yield _picture(*leading.popleft(), source, info, DecodeReport()), False
+            yield read_picture(*leading.popleft(), source, info, DecodeReport()), False
         report.concealed += patched
         spoilt = report.damage > damage or (spoilt and not frame.key_frame)
         damage = report.damage
@@ -139,7 +139,7 @@ def _segment_pictures(
         report.retimed += clock.retimed
         report.woven += frame.interlaced_frame and not info.interlaced
         report.captions += side_data(frame, "A53_CC") is not None
-        yield _picture(frame, pts, source, info, report), True
+        yield read_picture(frame, pts, source, info, report), True
 
 
 def _frames(
@@ -174,10 +174,10 @@ def _decoded(
     source: Source, info: StreamInfo, seek: int | None, report: DecodeReport, gpu: bool
 ) -> Iterator[tuple[av.VideoFrame, int | None, bool]]:
     with contextlib.ExitStack() as stack:
-        container, stream, decoder = _open(source, stack, gpu)
+        container, stream, decoder = open_stream(source, stack, gpu)
         packets = None if seek is None else seek_keyframe(container, stream, info, seek, report)
         if packets is None and seek is not None:
-            container, stream, decoder = _open(source, stack, gpu)
+            container, stream, decoder = open_stream(source, stack, gpu)
             packets = skip_to_keyframe(read_packets(container, stream, source, report), info, seek)
             if packets is None:
                 raise InputError(f"{source.url}: its keyframe at pts {seek} is gone; the file changed, plan it again")
@@ -199,10 +199,10 @@ def _decoded(
                 report.undecodable += 1
 
 
-def _open(
-    source: Source, stack: contextlib.ExitStack, gpu: bool
+def open_stream(
+    source: Source, stack: contextlib.ExitStack, gpu: bool = False
 ) -> tuple[InputContainer, VideoStream, VideoCodecContext]:
-    """The file, its main stream and the decoder."""
+    """The file, its main stream and the decoder; the file is closed with `stack`."""
     try:
         if gpu and (why := no_nvdec()):
             raise _GpuError(why)
@@ -250,7 +250,8 @@ class _Clock:
         return int(self._course.moved(told * unit, jumped, following * unit) / unit)
 
 
-def _picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo, report: DecodeReport) -> _Picture:
+def read_picture(frame: av.VideoFrame, pts: int, source: Source, info: StreamInfo, report: DecodeReport) -> _Picture:
+    """A decoded frame's planes. Raises InputError where its size or format is not the stream's."""
     layout = pixel_layout(frame.format.name)
     expected = layout if frame.format.name == FORMATS.get(info.pix_fmt) else pixel_layout(info.pix_fmt)
     if (frame.width, frame.height) != (info.width, info.height) or layout != expected:

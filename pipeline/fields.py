@@ -26,11 +26,12 @@ def weave(top: Plane, bottom: Plane, height: int) -> Plane:
 
 
 def _parity(batch: FrameBatch, parity: int) -> FrameBatch:
-    chroma = batch.chroma and (_rows(batch.chroma[0], parity), _rows(batch.chroma[1], parity))
-    return dataclasses.replace(batch, luma=_rows(batch.luma, parity), chroma=chroma)
+    chroma = batch.chroma and (field_of(batch.chroma[0], parity), field_of(batch.chroma[1], parity))
+    return dataclasses.replace(batch, luma=field_of(batch.luma, parity), chroma=chroma)
 
 
-def _rows(planes: Plane, parity: int) -> Plane:
+def field_of(planes: Plane, parity: int) -> Plane:
+    """The top (parity 0) or bottom (1) fields of planes (N, H, W)."""
     height = planes.shape[1]
     rows = np.minimum(np.arange(parity, height + height % 2, 2), height - 1)
     return planes[:, rows]

@@ -1,9 +1,9 @@
 """One segment, from decoder to segment file. Read this first.
 
-decode ─► fields ─► lightness ─► colorizer ─► steady ─► chroma ─► weave ─► encode
- Y', pts            L* at the     ab at 1/4    ab along   Cb, Cr at          Y' as decoded,
-                    network size, of that,     motion     the plane's size   new Cb, Cr
-                    between bars  or finer
+decode ─► fields ─► lightness ─► colorizer ─► anchors ─► steady ─► chroma ─► weave ─► encode
+ Y', pts            L* at the     ab at 1/4    ab held to  ab along  Cb, Cr at          Y' as decoded,
+                    network size, of that,     seconds     motion    the plane's size   new Cb, Cr
+                    between bars  or finer     around
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
+from pipeline.anchors import REACH, Anchor, Anchors, held
 from pipeline.bars import WHOLE, BarFinder, Window
 from pipeline.chroma import ChromaLayout, chroma_planes, chroma_size
 from pipeline.color import lightness_table
 from pipeline.decode import DecodeReport, decode_segment
 from pipeline.encode import EncoderSpec, SegmentWriter
-from pipeline.fields import split_fields, weave
+from pipeline.fields import field_of, split_fields, weave
 from pipeline.frames import FrameBatch, Look, Plane, Segment, SegmentFile, Source, StreamInfo
 from pipeline.infer import Colorizer, network_size
+from pipeline.keyframes import Keyframe, Keyframes
 from pipeline.own_colour import OwnColour, fit_chroma
 from pipeline.shots import CutDetector
 from pipeline.storage import Place
-from pipeline.temporal import Steady, strength, warmup_frames
+from pipeline.temporal import Steady, motion_picture, strength, warmup_frames
 
 Chroma = tuple[Plane, Plane]
 Picture = NDArray[np.float32]
@@ -51,9 +53,10 @@ def colorize_segment(
 
     The result depends on the arguments alone: not on other segments, the machine, or what ran before.
     """
-    painters = [Painter(info, spec, colorizer, look) for _ in range(2 if info.interlaced else 1)]
     report = DecodeReport()
-    with SegmentWriter(spec, out) as writer:
+    with Keyframes(source, info, REACH) as keyframes, SegmentWriter(spec, out) as writer:
+        parities = (0, 1) if info.interlaced else (None,)
+        painters = [Painter(info, spec, colorizer, look, keyframes, parity) for parity in parities]
         for batch in ahead(decode_segment(source, info, segment, warmup_frames(info.fps), report, gpu_decoding)):
             for i, (cb, cr) in _painted(batch, painters, spec):
                 one_moment = batch.progressive is not None and bool(batch.progressive[i])
@@ -97,8 +100,17 @@ def _averaged(picture: Plane, size: tuple[int, int]) -> Plane:
 class Painter:
     """Finds chroma for consecutive pictures, frames or fields of one parity; holds what each hands to the next."""
 
-    def __init__(self, info: StreamInfo, spec: EncoderSpec, colorizer: Colorizer, look: Look) -> None:
-        self._info, self._spec, self._colorizer, self._look = info, spec, colorizer, look
+    def __init__(
+        self,
+        info: StreamInfo,
+        spec: EncoderSpec,
+        colorizer: Colorizer,
+        look: Look,
+        keyframes: Keyframes,
+        parity: int | None,
+    ) -> None:
+        """parity: of the fields, 0 top and 1 bottom; None for frames."""
+        self._info, self._spec, self._colorizer, self._look, self._parity = info, spec, colorizer, look, parity
         self._size = network_size(info.width, info.height, info.sar)
         self._table = lightness_table(info.bit_depth, info.color.full_range)
         self._source = ChromaLayout(
@@ -107,6 +119,7 @@ class Painter:
         self._target = ChromaLayout(spec.color.matrix, spec.color.full_range, spec.bit_depth, spec.subsampling)
         self._cuts, self._bars, self._window = CutDetector(), BarFinder(), WHOLE
         self._own_colour = OwnColour(info.bit_depth)
+        self._anchors = Anchors(keyframes.near, self._anchor)
         self._steady = Steady(strength(info.fps))
         self.gamut_pulled = 0
         self.passed_through = 0
@@ -124,7 +137,8 @@ class Painter:
             if not keeps_own:
                 if windows[i] != self._window:
                     self._steady.reframe(*windows[i].seen_from(self._window), shown[i].shape)
-                ab, self._window = self._steady.step(raw[i], shown[i], cuts[i]), windows[i]
+                anchored = self._held(raw[i], shown[i], int(batch.pts[i]), windows[i])
+                ab, self._window = self._steady.step(anchored, shown[i], cuts[i]), windows[i]
             if i >= batch.warmup:
                 yield i, self._own_chroma(batch, i) if keeps_own else self._new_chroma(ab, batch.luma[i], windows[i])
 
@@ -136,6 +150,16 @@ class Painter:
         lines = self._info.height * inside.shape[0] // luma.shape[0]  # a field has half of the picture's
         size = network_size(inside.shape[1], lines, self._info.sar)
         return cast(Picture, network_input(inside[None], self._table, size)[0])
+
+    def _held(self, ab: Picture, lightness: Picture, pts: int, window: Window) -> Picture:
+        anchors = self._anchors.at(pts, window)
+        return held(ab, motion_picture(lightness), float(pts * self._info.time_base), anchors)
+
+    def _anchor(self, keyframe: Keyframe, window: Window) -> Anchor:
+        luma = keyframe.luma if self._parity is None else field_of(keyframe.luma[None], self._parity)[0]
+        lightness = self._shown(network_input(luma[None], self._table, self._size)[0], luma, window)
+        (ab,) = self._coloured([lightness])
+        return Anchor(float(keyframe.pts * self._info.time_base), motion_picture(lightness), ab)
 
     def _coloured(self, pictures: list[Picture]) -> Iterator[Picture]:
         """ab of each; those of one size that follow each other go to the network together."""

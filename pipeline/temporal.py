@@ -64,12 +64,12 @@ class Motion:
         """
         flow = _float(self._flow.calc(new, old, np.empty(0, np.float32)))
         cells = new.shape[0] // _FLOW_PER_CELL, new.shape[1] // _FLOW_PER_CELL
-        miss, miss_still = (_miss(new, picture, cells) for picture in (moved(old, flow, cv2.INTER_LINEAR), old))
+        miss, miss_still = (missed(new, picture, cells) for picture in (moved(old, flow, cv2.INTER_LINEAR), old))
         cell_flow = _float(cv2.resize(flow, cells[::-1], interpolation=cv2.INTER_AREA)) / np.float32(_FLOW_PER_CELL)
         cell_flow[miss_still <= _STILL * miss] = 0
         miss = np.minimum(miss, miss_still)
         trust = _float(1 / (1 + (miss / (_MISS + _MISS_PER_GRAIN * np.median(miss))) ** 4))
-        return _enlarged(cell_flow, size) * np.float32(size[0] / cells[0]), _enlarged(trust, size)
+        return enlarged(cell_flow, size) * np.float32(size[0] / cells[0]), enlarged(trust, size)
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,14 @@ def _cropped(
     return cv2.remap(plane, across, down, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
 
-def _miss(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
+def missed(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
     """Mean |L*| difference around each cell, beyond the one the whole picture shares (an old film's flicker)."""
     difference = _float(cv2.subtract(new, old, dtype=cv2.CV_32F))
     difference = np.abs(difference - np.median(difference)) / np.float32(_FLOW_CODES)
     return _float(cv2.blur(cv2.resize(difference, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3)))
 
 
-def _enlarged(plane: FloatPlane, size: tuple[int, int]) -> FloatPlane:
+def enlarged(plane: FloatPlane, size: tuple[int, int]) -> FloatPlane:
     """Bilinearly to (rows, columns)."""
     return plane if plane.shape[:2] == size else _float(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR))
 

@@ -24,6 +24,17 @@ class Tinter:
         return np.stack([np.stack([0.5 * (c - 40), 0.4 * (60 - c)]) for c in cells]).astype(np.float32)
 
 
+class Waverer(Tinter):
+    """A Tinter that changes its mind about the whole picture by what is in its upper left corner."""
+
+    key = "waverer"
+
+    def __call__(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        ab = super().__call__(lightness)
+        _, _, h, w = lightness.shape
+        return ab + 0.4 * (lightness[:, :, : h // 8, : w // 8].mean((2, 3), keepdims=True) - 50)
+
+
 class Flickerer(Tinter):
     """A Tinter whose colour changes from picture to picture as a network's does: with the picture, not with time."""
 

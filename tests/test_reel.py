@@ -8,7 +8,7 @@ import av
 import media
 import numpy as np
 import pytest
-from colorizers import Flickerer, Tinter
+from colorizers import Flickerer, Tinter, Waverer
 from numpy.typing import NDArray
 
 from pipeline.assemble import assemble
@@ -17,6 +17,7 @@ from pipeline.containers import choose_container
 from pipeline.encode import PROFILES, resolve_encoder
 from pipeline.frames import Look, Source
 from pipeline.infer import Colorizer
+from pipeline.keyframes import Keyframes
 from pipeline.probe import other_streams, probe
 from pipeline.reel import colorize_segment
 from pipeline.segments import cut_segments
@@ -186,3 +187,41 @@ def test_seams_are_no_larger_than_what_lies_between(tmp_path: Path) -> None:
     assert np.mean([steps[s - 1] for s in seams]) <= inside.mean() + 2 * inside.std() / np.sqrt(len(seams))
     difference = [np.abs(a[1].astype(int) - b[1]).mean() for a, b in zip(whole, split, strict=True)]
     assert max(difference) < 1
+
+
+def passing(path: Path, interlaced: bool) -> Path:
+    """What a fixed camera sees in half a minute: nothing changes but one corner, dark and light by turns of 2 s."""
+    y, x = np.mgrid[0:96, 0:128]
+    image = np.full((144, 128), 128, np.uint8)
+    image[:96] = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=5, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.field_order = 2 if interlaced else 1  # AV_FIELD_TT, AV_FIELD_PROGRESSIVE
+        for n in range(150):
+            image[:16, :16] = 40 if n // 10 % 2 else 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_what_stands_still_keeps_its_colour_as_things_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interlaced: bool
+) -> None:
+    path = passing(tmp_path / "fixed.mkv", interlaced)
+    source = Source(str(path))
+    info = probe(source)
+    assert info.interlaced == interlaced
+    assert len(cut_segments(source, info, 6, warmup_frames(info.fps))) >= 3
+
+    def still(seconds: float = 1e9) -> NDArray[np.int64]:
+        """Cb of what stands still, (pictures, rows, columns)."""
+        return np.array([cb[16:, 24:] for _, cb, _ in planes(colorize(path, Waverer(), seconds=seconds))], int)
+
+    whole, split = still(), still(6)
+    assert np.abs(whole - split).max() <= 1
+    monkeypatch.setattr(Keyframes, "near", lambda *_: ())
+    unheld = np.ptp(still(), axis=0).mean()
+    assert unheld > 20
+    assert np.ptp(whole, axis=0).mean() < unheld / 5
