@@ -77,16 +77,20 @@ def local_ray(workers: int, debug: bool = False) -> Iterator[Pool]:
 
 
 def start_ray(**options: Any) -> None:
-    """ray.init, which would take SIGTERM for itself, and end the process with files half-written and another status."""
+    """ray.init, without two things it does.
+
+    It takes SIGTERM for itself and ends the process, with files half-written and another status; and it sends this
+    process's command line around as UTF-8, which fails where a file on it has a name that is not.
+    """
     import ray
     from ray._private import utils
 
-    usual, ours = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
-    utils.set_sigterm_handler = lambda _handler: None
+    usual, ours = (utils.set_sigterm_handler, utils.get_entrypoint_name), signal.getsignal(signal.SIGTERM)
+    utils.set_sigterm_handler, utils.get_entrypoint_name = lambda _handler: None, lambda: "reelcolor"
     try:
         ray.init(**options)
     finally:
-        utils.set_sigterm_handler = usual
+        utils.set_sigterm_handler, utils.get_entrypoint_name = usual
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ours)  # there was another in its place, of Ray's C++
 
@@ -152,6 +156,7 @@ def _settings() -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_memory_monitor_refresh_ms": "0",  # it would kill workers because of what other programs take
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONOPTIMIZE": "",  # without docstrings, Ray's own processes do not start
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }

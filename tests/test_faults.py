@@ -274,7 +274,7 @@ def test_ctrl_c_at_any_moment(films: Path, coloured: dict[str, Any], tmp_path: P
     assert no_leftovers(tmp_path)
 
 
-def test_sigterm_stays_ours_while_ray_starts_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_leaves_sigterm_and_the_command_line_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray._private import utils
 
@@ -282,16 +282,26 @@ def test_sigterm_stays_ours_while_ray_starts_and_after(monkeypatch: pytest.Monke
 
     def init() -> None:
         utils.set_sigterm_handler(lambda *_: sys.exit(15))
-        meanwhile.append(signal.getsignal(signal.SIGTERM))
+        meanwhile.extend([signal.getsignal(signal.SIGTERM), utils.get_entrypoint_name()])
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as its C++ does
 
     monkeypatch.setattr(ray, "init", init)
     before = signal.signal(signal.SIGTERM, ours := lambda *_: None)
     try:
         pool.start_ray()
-        assert [*meanwhile, signal.getsignal(signal.SIGTERM)] == [ours, ours]
+        assert [*meanwhile, signal.getsignal(signal.SIGTERM)] == [ours, "reelcolor", ours]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_rays_processes_keep_their_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without these some of them do not start."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    with pool.environment(pool._settings()):
+        told = subprocess.run(
+            [sys.executable, "-c", "import sys; print(sys.flags.optimize)"], check=True, capture_output=True
+        )
+    assert told.stdout == b"0\n"
 
 
 def test_ray_that_is_interrupted_as_it_starts_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
