@@ -86,8 +86,9 @@ def read_zip(f: IO[bytes], album: Album) -> Iterator[tuple[Member, bytes | Input
         return
     first, last = album.members[0].ordinal, album.members[-1].ordinal
     entries = islice(zips.read_directory(f, zips.find_directory(f)), first, last + 1)
-    for member, entry in zip(album.members, entries, strict=True):
-        if printable(entry.text) != member.name:
+    for member in album.members:
+        entry = next(entries, None)
+        if entry is None or printable(entry.text) != member.name:
             raise InputError(f"{album.url}: changed since it was listed; run the command again")
         readable = _unreadable(entry) is None
         if member.left_out or member.problem or not readable:

@@ -112,6 +112,14 @@ def rewritten(url, put, target=None, start=0):
     return target
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_zip_that_has_lost_members_since_it_was_listed_is_said(tmp_path, left):
+    album = list_members(str(make_zip(tmp_path / "a.zip")))
+    make_zip(tmp_path / "a.zip", dict(list(FILES.items())[:left]))
+    with pytest.raises(InputError, match="changed since it was listed; run the command again"):
+        contents(album)
+
+
 def test_zip64_sizes_are_read(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive, archive.open("b.jpg", "w", force_zip64=True) as f:
