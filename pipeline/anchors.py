@@ -24,7 +24,7 @@ from pipeline.temporal import FloatPlane, Picture, enlarged, missed
 REACH = Fraction(16)  # seconds before and after
 _NONE = np.float32(1e-6)
 _WORTH = np.float32(9)  # pictures that all anchors together count for
-_MISS = 3.0  # L* by which a cell may miss the anchor's; half of the trust is lost there
+_MISS = 2.0  # L* by which a cell may miss the anchor's; half of the trust is lost there
 _MOVING, _STANDING = 0.4, 0.7  # shares of trusted cells up to which the camera moves, and from which on it stands
 
 
