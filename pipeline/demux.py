@@ -298,8 +298,13 @@ def read_packets(
         except IndexError:  # PyAV, at the end of a file in which a stream began after the headers
             return
         except (FFmpegError, OSError) as e:
-            if not isinstance(e, FFmpegError) or e.errno in _IO_ERRORS:
+            if is_storages(e):
                 raise StorageError(f"{source.url}: reading failed: {e.strerror or e}") from e
             report.unreadable += 1
             failures += 1
     report.notes.append("the rest of the file cannot be read")
+
+
+def is_storages(error: FFmpegError | OSError) -> bool:
+    """Whether an error while reading is the storage's, rather than that of a damaged file."""
+    return not isinstance(error, FFmpegError) or error.errno in _IO_ERRORS

@@ -1,5 +1,6 @@
 """Keyframes near evenly spaced times, against demuxing and decoding the whole file with PyAV alone."""
 
+import errno
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,30 @@ def test_where_reading_begins_makes_no_difference(tmp_path: Path, name: str) -> 
     assert max(map(len, whole)) >= 7
 
 
+def test_keyframes_as_far_apart_as_the_times_are_found_where_seeking_lands_behind_them(tmp_path: Path) -> None:
+    """Seeking in MPEG-TS goes by decoding times: every keyframe that is shown at a time is decoded before it."""
+    path = media.write(tmp_path / "a.ts", rate=Fraction(25), frames=1000, gop=100, b_frames=2)
+    known = of_packets(path)
+    (found,) = seen(path, [known[0] + 18])
+    assert found == pytest.approx([k for k in known if abs(k - known[0] - 18) <= REACH])
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv"])
+def test_past_the_last_of_few_keyframes_the_file_is_not_read_at_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """FFmpeg reads all that follows at every seek behind the last keyframe it knows of."""
+    changes: dict[str, Any] = {"frames": 1600, "gop": 1000, "rate": Fraction(1), "width": 16, "height": 16}
+    path = media.write(tmp_path / name, **changes)
+    sought: list[int] = []
+    original = Keyframes._from_keyframe
+    monkeypatch.setattr(Keyframes, "_from_keyframe", lambda *args: (sought.append(args[1]), original(*args))[1])
+    found = seen(path, [float(second) for second in range(0, 1600, 4)])
+    assert {time for near in found for time in near} == {0, 1000}
+    assert len(sought) < 60
+
+
 @pytest.mark.parametrize("changes", [{}, {"b_frames": 2}, {"codec": "ffv1", "pix_fmt": "gray10le"}])
 def test_pictures_are_those_of_the_whole_film(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = media.write(tmp_path / "a.mkv", **MINUTE | changes)
@@ -143,6 +168,19 @@ def test_reading_that_fails_is_an_error_and_no_other_colour(tmp_path: Path, monk
 
     monkeypatch.setattr("pipeline.keyframes.read_packets", failing)
     with opened(path) as keyframes, pytest.raises(StorageError, match="gone"):
+        keyframes.near(0)
+
+
+def test_a_seek_that_storage_fails_is_an_error_and_no_other_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def seek(self, *_: Any, **__: Any) -> None:
+            raise av.error.OSError(errno.EIO, "Input/output error")
+
+    path = media.write(tmp_path / "a.mp4", **MINUTE)
+    monkeypatch.setattr("pipeline.keyframes.open_stream", lambda *_: (Failing(), None, None))
+    with opened(path) as keyframes, pytest.raises(StorageError, match="reading failed"):
         keyframes.near(0)
 
 
