@@ -38,7 +38,7 @@ class Anchor:
 
 
 class Anchors:
-    """The anchors of moments that are asked for in order, each made once for the window that it is seen through."""
+    """The anchors of moments that are asked for in order, each made once for each window that it is seen through."""
 
     def __init__(self, near: Callable[[int], Sequence[Keyframe]], make: Callable[[Keyframe, Window], Anchor]) -> None:
         """near: the keyframes within reach of a moment, in pts. make: colours one of them."""
@@ -46,10 +46,15 @@ class Anchors:
         self._made: dict[tuple[int, Window], Anchor] = {}
 
     def at(self, pts: int, window: Window) -> Sequence[Anchor]:
-        """Those of a moment."""
-        wanted = {(keyframe.pts, window): keyframe for keyframe in self._near(pts)}
-        self._made = {key: self._made.get(key) or self._make(each, window) for key, each in wanted.items()}
-        return tuple(self._made.values())
+        """Those of a moment; none where that is its only keyframe itself, as in a film of one picture a minute."""
+        near = {keyframe.pts: keyframe for keyframe in self._near(pts)}
+        self._made = {key: made for key, made in self._made.items() if key[0] in near}
+        if near.keys() == {pts}:
+            return ()
+        for each in near.values():
+            if (each.pts, window) not in self._made:
+                self._made[each.pts, window] = self._make(each, window)
+        return tuple(self._made[each, window] for each in near)
 
 
 def held(ab: FloatPlane, picture: Picture, seconds: float, anchors: Sequence[Anchor]) -> FloatPlane:
@@ -57,14 +62,16 @@ def held(ab: FloatPlane, picture: Picture, seconds: float, anchors: Sequence[Anc
 
     picture: the lightness, by `motion_picture`. seconds: its time.
     """
+    near = [(anchor, nearness) for anchor in anchors if (nearness := _nearness(anchor.seconds - seconds))]
+    if not near:
+        return ab
     cells = ab.shape[1], ab.shape[2]
     total = np.zeros(cells, np.float32)
     gathered = np.zeros_like(ab)
-    for anchor in anchors:
-        if nearness := _nearness(anchor.seconds - seconds):
-            trust = enlarged(_likeness(picture, anchor.picture), cells) * np.float32(nearness)
-            total += trust
-            gathered += trust * anchor.ab
+    for (anchor, nearness), likeness in zip(near, _likeness(picture, [a.picture for a, _ in near]), strict=True):
+        trust = enlarged(likeness, cells) * np.float32(nearness)
+        total += trust
+        gathered += trust * anchor.ab
     worth = _WORTH * np.minimum(total, 1)
     return np.asarray((ab + worth * gathered / np.maximum(total, _NONE)) / (1 + worth), np.float32)
 
@@ -75,8 +82,14 @@ def _nearness(seconds: float) -> float:
     return math.cos(math.pi / 2 * far) ** 2 if far < 1 else 0.0
 
 
-def _likeness(new: Picture, old: Picture) -> FloatPlane:
-    """How far each cell is to be taken for the same place, 0..1; 0 throughout where most of the picture is another."""
-    trust = 1 / (1 + (missed(new, old, (new.shape[0] // 2, new.shape[1] // 2)) / np.float32(_MISS)) ** 4)
-    standing = min(1.0, max(0.0, (float(trust.mean()) - _MOVING) / (_STANDING - _MOVING)))
-    return np.asarray(trust * np.float32(standing**2 * (3 - 2 * standing)), np.float32)
+def _likeness(new: Picture, old: Sequence[Picture]) -> FloatPlane:
+    """How far each cell is to be taken for the same place as in N others, (N, rows, columns) 0..1.
+
+    0 throughout where most of a picture is another.
+    """
+    cells = new.shape[0] // 2, new.shape[1] // 2
+    miss = np.stack([missed(new, picture, cells) for picture in old]) / np.float32(_MISS)
+    miss *= miss
+    trust = 1 / (1 + miss * miss)
+    standing = np.clip((trust.mean((1, 2)) - _MOVING) / (_STANDING - _MOVING), 0, 1)
+    return np.asarray(trust * (standing**2 * (3 - 2 * standing))[:, None, None], np.float32)

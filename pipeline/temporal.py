@@ -164,8 +164,17 @@ def _cropped(
 def missed(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
     """Mean |L*| difference around each cell, beyond the one the whole picture shares (an old film's flicker)."""
     difference = _float(cv2.subtract(new, old, dtype=cv2.CV_32F))
-    difference = np.abs(difference - np.median(difference)) / np.float32(_FLOW_CODES)
-    return _float(cv2.blur(cv2.resize(difference, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3)))
+    beyond = np.abs(difference - _median(difference))
+    return _float(cv2.blur(cv2.resize(beyond, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3))) / np.float32(
+        _FLOW_CODES
+    )
+
+
+def _median(plane: FloatPlane) -> np.float32:
+    """As NumPy's, in a third of its time."""
+    half = plane.size // 2
+    parted = np.partition(plane.ravel(), half)
+    return np.float32(parted[half] if plane.size % 2 else (parted[:half].max() + parted[half]) / 2)
 
 
 def enlarged(plane: FloatPlane, size: tuple[int, int]) -> FloatPlane:

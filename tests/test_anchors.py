@@ -74,7 +74,7 @@ def test_ab_may_be_finer_than_a_quarter() -> None:
     np.testing.assert_allclose(held(ab, picture, 0, [anchor]), ab / 10, atol=1e-4)
 
 
-def test_each_anchor_is_made_once_for_a_window_and_given_up_when_out_of_reach() -> None:
+def test_each_anchor_is_made_once_for_each_window_and_given_up_when_out_of_reach() -> None:
     keyframes = [Keyframe(pts, np.zeros((2, 2), np.uint8)) for pts in (0, 4, 8)]
     made: list[tuple[int, Window]] = []
 
@@ -84,7 +84,18 @@ def test_each_anchor_is_made_once_for_a_window_and_given_up_when_out_of_reach() 
 
     anchors = Anchors(lambda pts: [k for k in keyframes if abs(k.pts - pts) <= 4], make)
     inside = Window(sides=4)
-    asked = ((0, WHOLE), (2, WHOLE), (8, WHOLE), (8, inside))
+    asked = ((0, WHOLE), (2, WHOLE), (8, WHOLE), (8, inside), (8, WHOLE))
     times = [[a.seconds for a in anchors.at(pts, window)] for pts, window in asked]
-    assert times == [[0, 4], [0, 4], [4, 8], [4, 8]]
+    assert times == [[0, 4], [0, 4], [4, 8], [4, 8], [4, 8]]
     assert made == [(0, WHOLE), (4, WHOLE), (8, WHOLE), (4, inside), (8, inside)]
+
+
+def test_a_moment_whose_only_keyframe_it_is_itself_needs_no_anchor() -> None:
+    """As in a film of one picture a minute: each would be coloured twice, and held to what it is anyway."""
+    lone = Keyframe(60, np.zeros((2, 2), np.uint8))
+
+    def make(keyframe: Keyframe, _window: Window) -> Anchor:
+        return Anchor(float(keyframe.pts), scene(), plain(0, 0))
+
+    anchors = Anchors(lambda _pts: [lone], make)
+    assert [len(anchors.at(pts, WHOLE)) for pts in (50, 60, 61)] == [1, 0, 1]
