@@ -75,12 +75,13 @@ def colorize_segment(
 def _painted(batch: FrameBatch, painters: list[Painter], spec: EncoderSpec) -> Iterator[tuple[int, Chroma]]:
     """(index, (Cb, Cr)) of the frames to write; top and bottom fields each have a painter and never meet before it."""
     if len(painters) == 1:
-        yield from painters[0].paint(batch)
+        yield from ((i, made) for i, made in painters[0].paint(batch) if made)
         return
     height, _ = chroma_size(batch.luma.shape[1], batch.luma.shape[2], spec.subsampling)
     halves = (painter.paint(fields) for painter, fields in zip(painters, split_fields(batch), strict=True))
     for (i, top), (_, bottom) in zip(*halves, strict=True):
-        yield i, (weave(top[0], bottom[0], height), weave(top[1], bottom[1], height))
+        if top and bottom:
+            yield i, (weave(top[0], bottom[0], height), weave(top[1], bottom[1], height))
 
 
 def network_input(luma: Plane, table: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -124,8 +125,11 @@ class Painter:
         self.gamut_pulled = 0
         self.passed_through = 0
 
-    def paint(self, batch: FrameBatch) -> Iterator[tuple[int, Chroma]]:
-        """(index, (Cb, Cr)) of the batch's pictures past the warm-up, at the output's depth and chroma size."""
+    def paint(self, batch: FrameBatch) -> Iterator[tuple[int, Chroma | None]]:
+        """(index, (Cb, Cr)) of the batch's pictures, at the output's depth and chroma size; None in the warm-up.
+
+        A step each, so that painters of two fields ask for the keyframes of one moment in turns.
+        """
         lightness = network_input(batch.luma, self._table, self._size)
         cuts = [self._cuts.step(picture) for picture in lightness]
         keeps = [False] * len(batch) if self._look.recolor else self._own_colour.keeps(batch, cuts)
@@ -139,7 +143,9 @@ class Painter:
                     self._steady.reframe(*windows[i].seen_from(self._window), shown[i].shape)
                 anchored = self._held(raw[i], shown[i], int(batch.pts[i]), windows[i])
                 ab, self._window = self._steady.step(anchored, shown[i], cuts[i]), windows[i]
-            if i >= batch.warmup:
+            if i < batch.warmup:
+                yield i, None
+            else:
                 yield i, self._own_chroma(batch, i) if keeps_own else self._new_chroma(ab, batch.luma[i], windows[i])
 
     def _shown(self, lightness: Picture, luma: Plane, window: Window) -> Picture:

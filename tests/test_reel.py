@@ -225,3 +225,14 @@ def test_what_stands_still_keeps_its_colour_as_things_pass(
     unheld = np.ptp(still(), axis=0).mean()
     assert unheld > 20
     assert np.ptp(whole, axis=0).mean() < unheld / 5
+
+
+def test_fields_ask_for_the_keyframes_of_one_moment_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = passing(tmp_path / "fixed.mkv", interlaced=True)
+    asked: list[int] = []
+    monkeypatch.setattr(Keyframes, "near", lambda _, pts: asked.append(pts) or ())
+    colorize(path, seconds=6)
+    starts = 1 + sum(second < first for first, second in pairwise(asked))
+    source = Source(str(path))
+    info = probe(source)
+    assert starts == len(cut_segments(source, info, 6, warmup_frames(info.fps))) > 2
