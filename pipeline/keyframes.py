@@ -17,6 +17,7 @@ from av.error import FFmpegError
 from pipeline.decode import open_stream, read_picture
 from pipeline.demux import DecodeReport, is_storages, read_packets
 from pipeline.errors import InputError, StorageError
+from pipeline.ffv1 import damage_finder
 from pipeline.frames import Plane, Source, StreamInfo
 from pipeline.planes import pixel_layout
 from pipeline.timing import packet_time
@@ -101,7 +102,9 @@ class Keyframes:
         if pts is None or pts < max(oldest, time - self._reach) or pts == self._last:
             return None
         self._last = pts
-        _, _, decoder = self._open()
+        _, stream, decoder = self._open()
+        if damage_finder(stream.codec_context)(packet):
+            return None
         decoder.flush_buffers()
         try:
             further = islice(rest, int(self._info.field_packets))

@@ -150,6 +150,18 @@ def test_damaged_ones_and_those_of_another_size_are_left_out(tmp_path: Path) -> 
         assert 0 < len(keyframes.near(10_000)) < 9
 
 
+def test_one_that_its_checksum_says_is_damaged_is_left_out(tmp_path: Path) -> None:
+    """FFV1's decoder would patch it without a word."""
+    options = {"level": "3", "slicecrc": "1"}
+    path = media.write(tmp_path / "a.mkv", codec="ffv1", frames=30, gop=1, rate=Fraction(1), options=options)
+    with av.open(str(path)) as container:
+        spoilt = next(bytes(p) for p in container.demux(video=0) if p.pts == 12_000)
+    content = path.read_bytes()
+    at = content.index(spoilt) + len(spoilt) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    assert seen(path, [10]) == [[0, 4, 8, 16, 20, 24]]
+
+
 def test_times_that_mean_nothing_give_none(tmp_path: Path) -> None:
     source = Source(str(media.write(tmp_path / "a.mp4", **MINUTE)))
     info = probe(source)
