@@ -171,8 +171,10 @@ def missed(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
 
 
 def _median(plane: FloatPlane) -> np.float32:
-    """As NumPy's, in a third of its time."""
+    """As NumPy's, in less time; 0, which it is where nothing flickers, is found by counting."""
     half = plane.size // 2
+    if max(np.count_nonzero(plane < 0), np.count_nonzero(plane > 0)) < plane.size / 2:
+        return np.float32(0)
     parted = np.partition(plane.ravel(), half)
     return np.float32(parted[half] if plane.size % 2 else (parted[:half].max() + parted[half]) / 2)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.shots import CutDetector
-from pipeline.temporal import Steady, strength, warmup_frames
+from pipeline.temporal import Steady, missed, strength, warmup_frames
 
 HEIGHT, WIDTH = 192, 256
 FLICKER = 4.0
@@ -222,3 +222,14 @@ def test_another_window_keeps_what_was_seen_in_its_place():
 def test_the_past_that_counts_is_as_long_as_the_warm_up(fps, frames):
     assert warmup_frames(Fraction(fps)) == frames
     assert strength(Fraction(fps)) ** frames == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("changed", [0, 3, 12, 13, 24, 25])
+def test_what_the_whole_picture_shares_is_its_median_difference(changed: int):
+    """Of 5×5 and, with one row less, 5×4 places, so many differ by 10 codes and the rest by none."""
+    difference = np.where(np.arange(25) < changed, 10, 0).reshape(5, 5)
+    for part in (difference, difference[1:]):
+        old = np.full(part.shape, 100, np.uint8)
+        beyond = np.abs(part - np.median(part)) / 2.55
+        expected = cv2.blur(beyond.astype(np.float32), (3, 3))
+        np.testing.assert_allclose(missed((old + part).astype(np.uint8), old, part.shape), expected, atol=1e-5)
