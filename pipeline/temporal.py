@@ -165,9 +165,8 @@ def missed(new: Picture, old: MatLike, cells: tuple[int, ...]) -> FloatPlane:
     """Mean |L*| difference around each cell, beyond the one the whole picture shares (an old film's flicker)."""
     difference = _float(cv2.subtract(new, old, dtype=cv2.CV_32F))
     beyond = np.abs(difference - _median(difference))
-    return _float(cv2.blur(cv2.resize(beyond, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3))) / np.float32(
-        _FLOW_CODES
-    )
+    around = cv2.blur(cv2.resize(beyond, cells[::-1], interpolation=cv2.INTER_AREA), (3, 3))
+    return _float(around) / np.float32(_FLOW_CODES)
 
 
 def _median(plane: FloatPlane) -> np.float32:
