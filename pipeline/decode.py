@@ -33,9 +33,10 @@ __all__ = ["DecodeReport", "decode_frames", "decode_segment", "open_stream", "re
 
 # Slice threads, and a constant number of them: with frame threads, damaged pictures come out otherwise each time. With
 # several, FFmpeg's H.264 decoder patches no damaged picture, and keeps quiet of many (h264dec.c, enable_er); its VP8
-# decoder and dav1d give up pictures, and those that build on them, that they would patch or not even use.
+# decoder and dav1d give up pictures, and those that build on them, that they would patch or not even use; two slices of
+# a damaged MPEG-2 picture may write to the same place.
 _THREAD_TYPE, _THREADS = "SLICE", 2
-_ONE_THREAD = ("av1", "h264", "vp8")
+_ONE_THREAD = ("av1", "h264", "mpeg1video", "mpeg2video", "vp8")
 _BATCH_PICTURES = 16
 _BATCH_BYTES = 64 << 20
 
