@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +16,6 @@ import click
 from pipeline.errors import RecipeError, ReelcolorError, StorageError
 
 _INTERRUPTED = 130  # exit code, as shells have it for SIGINT
-_MAY_BE_EMPTY = ("--baselines",)  # options of which nothing is a value
 _CURSOR = "\x1b[?25h"  # shows it; a live display hides it
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; the rest on stderr.")
@@ -29,7 +27,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click has it; an empty argument would stand for the folder that one is in."""
-        if any(not given and before not in _MAY_BE_EMPTY for before, given in pairwise(["", *args])):
+        if "" in args:
             raise click.UsageError("an argument is empty, as that of a variable which is not set", ctx)
         return super().parse_args(ctx, args)
 

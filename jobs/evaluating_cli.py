@@ -15,8 +15,9 @@ _FILE = click.Path(path_type=Path)
 
 
 def _baselines(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
-    """A list with commas, such as gray,random; nothing for none."""
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    """A list with commas, such as gray,random, or the word none."""
+    listed = [] if value.strip() == "none" else value.split(",")
+    names = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
     if unknown := [name for name in names if name not in _BASELINES]:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_BASELINES)}")
     return names
@@ -28,7 +29,7 @@ def _baselines(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
     "--data", multiple=True, required=True, metavar="PATH", help="Folder, archive, colour video or glob; repeatable."
 )
 @click.option(
-    "--baselines", default="gray,random", callback=_baselines, metavar="NAMES", show_default=True, help="'' for none."
+    "--baselines", default="gray,random", callback=_baselines, metavar="NAMES", show_default=True, help="Or none."
 )
 @click.option("--classifier", type=_FILE, metavar="FILE.onnx", help="Measure what this network recognises, too.")
 @click.option("--labels", type=_FILE, metavar="FILE.csv", help="Right classes, for --classifier.")

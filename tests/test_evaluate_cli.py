@@ -134,7 +134,7 @@ def test_without_a_prior_over_ab_the_data_weigh(place: Path) -> None:
 
 
 def test_only_what_is_held_out_unless_all(place: Path) -> None:
-    options = ["--data", place / "photos.tar", "--size", 32, "--baselines", "", "--json", "-o", place / "held"]
+    options = ["--data", place / "photos.tar", "--size", 32, "--baselines", "none", "--json", "-o", place / "held"]
     result = call(place / "regression.safetensors", *options)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -157,6 +157,7 @@ def test_a_repeated_measurement_is_the_same(place: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["--baselines", "grey"], 2, "'grey' is not one of gray, random"),
+        (["--baselines", ""], 2, "an argument is empty"),
         (["--labels", "labels.csv"], 2, "give --classifier"),
         (["--temperature", "0"], 2, "0.01"),
         (["--classifier", "none.onnx"], 1, "none.onnx: no such file"),
